@@ -1,0 +1,5 @@
+"""The one exception a person is meant to read: commands print it as a single line and exit with status 2."""
+
+
+class InputError(ValueError):
+    """Something the user gave (a path, a flag, a file, a config) cannot be used; the message says what to do."""
