@@ -1,0 +1,94 @@
+"""What a run did or would do in, the text a person reads out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.images import REASONS
+from pipeline.manifest import Manifest
+from preprocess import ledger
+from preprocess.layout import Layout
+
+_ROWS = 40  # classes shown; ImageNet's thousand would scroll the rest away
+_ADVICE = {
+    **REASONS,
+    "cannot_read": "Check that it is a regular file, its permissions, and where its link points.",
+    "file_too_large": "Is it an image? Scale it down.",
+    "conflicting_labels": "The same bytes lie under several classes; decide for one and delete the others.",
+    "class_too_small": "A class needs at least one image per split; add images, or give fewer --splits.",
+    "duplicate": "Kept once; nothing to do.",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Holds only what JSON can, so that a plan can come back from wherever it was made."""
+
+    splits: Mapping[str, Mapping[str, int]]  # name -> examples, shards, bytes (those of the sources in a plan)
+    examples_by_class: Mapping[str, Mapping[str, int]]  # split -> class -> examples
+    ledger: Mapping[str, Any]
+    left_out: Mapping[str, Mapping[str, Any]]  # reason -> files, first
+
+
+def of_plan(layout: Layout, rejected: ledger.Tally, seen: Mapping[str, int]) -> Summary:
+    written = {name: sum(split.by_class[name] for split in layout.splits.values()) for name in layout.classes}
+    planned = ledger.Tally({name: {"written": count} for name, count in written.items()}, {}, {})
+    sums = ledger.merge([planned, rejected])
+    return Summary(
+        {
+            name: {"examples": split.examples, "shards": split.shards, "bytes": split.source_bytes}
+            for name, split in layout.splits.items()
+        },
+        {name: dict(split.by_class) for name, split in layout.splits.items()},
+        ledger.balance(seen, sums),
+        {reason: {"files": files, "first": list(sums.named[reason])} for reason, files in sums.by_reason.items()},
+    )
+
+
+def of_manifest(manifest: Manifest) -> Summary:
+    return Summary(
+        {
+            name: {
+                "examples": split.examples,
+                "shards": len(split.shards),
+                "bytes": sum(shard.bytes for shard in split.shards),
+            }
+            for name, split in manifest.splits.items()
+        },
+        manifest.statistics["examples_by_class"],
+        manifest.ledger,
+        manifest.statistics["left_out"],
+    )
+
+
+def render(summary: Summary, splits: Sequence[str]) -> str:
+    """A table of classes and splits (in the order given), then every reason for which files were left out."""
+    by_class = summary.ledger["by_class"]
+    rows = [["class", *splits, "quarantined", "duplicates"]]
+    for name in list(by_class)[:_ROWS]:
+        counts = [summary.examples_by_class[split].get(name, 0) for split in splits]
+        rows.append([name, *map(_number, [*counts, by_class[name]["quarantined"], by_class[name]["duplicates"]])])
+    if len(by_class) > _ROWS:
+        rows.append([f"… {len(by_class) - _ROWS} more"] + [""] * (len(splits) + 2))
+    totals = [summary.splits[split]["examples"] for split in splits]
+    rows.append(["all", *map(_number, [*totals, summary.ledger["quarantined"], summary.ledger["duplicates"]])])
+    rows.append(["shards", *(_number(summary.splits[split]["shards"]) for split in splits), "", ""])
+    rows.append(["MB", *(f"{summary.splits[split]['bytes'] / 1e6:,.1f}" for split in splits), "", ""])
+    lines = [*_table(rows), ""]
+    for reason, left in sorted(summary.left_out.items()):
+        lines.append(f"{reason} ({left['files']:,}): {_ADVICE[reason]}")
+        lines += [f"  {name}" for name in left["first"]]
+        if left["files"] > len(left["first"]):
+            lines.append(f"  and {left['files'] - len(left['first']):,} more")
+    return "\n".join(lines)
+
+
+def _number(value: int) -> str:
+    return f"{value:,}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
