@@ -1,0 +1,114 @@
+"""Images and folders in, class names with confidences out; what can't be read is named while the rest goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from pipeline import decode, images, storage
+from pipeline.errors import InputError
+from trainer import checkpoints, evaluate
+from trainer import run as run_lib
+
+FORMATS = ("table", "json")
+TOP = 3
+_BATCH = 32  # enough to fill a core's vector units; more only adds memory
+
+
+class Prediction(NamedTuple):
+    file: str
+    classes: tuple[tuple[str, float], ...]  # the likeliest first, with their probabilities
+    error: str | None  # why there are none
+
+
+def predict(*, workdir: str, paths: Sequence[str]) -> Iterator[Prediction]:
+    """Predicts with the newest checkpoint in `workdir`, one result per file in the order given.
+
+    Args:
+      paths: images, or folders whose files (hidden ones left out) are taken in sorted order.
+
+    Raises:
+      InputError: where the run or a path is missing, or there is nothing to predict.
+    """
+    run = run_lib.load(workdir)
+    files = list(expand(paths))
+    model = evaluate.restore_model(run)
+    checkpoints.load_weights(workdir, model)
+    for start in range(0, len(files), _BATCH):
+        yield from _predict_batch(model, run, files[start : start + _BATCH])
+
+
+def expand(paths: Iterable[str]) -> Iterator[str]:
+    """Replaces folders by their files."""
+    found = False
+    for path in paths:
+        if storage.is_directory(path):
+            names = [name for name in storage.files_under(path) if not name.rsplit("/", 1)[-1].startswith(".")]
+            files = [storage.join(path, name) for name in names]
+        elif storage.exists(path):
+            files = [path]
+        else:
+            raise InputError(f"{path}: no such file or folder")
+        found = found or bool(files)
+        yield from files
+    if not found:
+        raise InputError("nothing to predict: give the paths of images or of folders that hold some")
+
+
+def _predict_batch(model: keras.Model, run: run_lib.Run, files: Sequence[str]) -> list[Prediction]:
+    pixels: list[tf.Tensor] = []
+    errors: dict[str, str] = {}
+    for file in files:
+        try:
+            pixels.append(prepare(storage.read_bytes(file), run.config["input"]))
+        except images.ImageError as error:
+            errors[file] = f"{error}. {images.REASONS[error.code]}"
+        except OSError as error:
+            errors[file] = f"unreadable: {error}"
+    probabilities = iter(tf.nn.softmax(model(tf.stack(pixels), training=False)).numpy() if pixels else ())
+    return [
+        Prediction(file, (), errors[file]) if file in errors else _top(file, next(probabilities), run.classes)
+        for file in files
+    ]
+
+
+def prepare(source: bytes, settings: Any) -> tf.Tensor:
+    """A file's bytes as the model wants them, by the same steps as a stored example that is evaluated.
+
+    Returns:
+      uint8 [image_size, image_size, 3].
+
+    Raises:
+      ImageError: where the bytes are no sound image.
+    """
+    image = decode.decode(tf.constant(images.standardize(source).data))
+    return decode.central_crop(image, image_size=settings["image_size"], crop_fraction=settings["crop_fraction"])
+
+
+def _top(file: str, probabilities: Any, classes: Sequence[str]) -> Prediction:
+    best = probabilities.argsort()[::-1][:TOP]
+    return Prediction(file, tuple((classes[index], float(probabilities[index])) for index in best), None)
+
+
+def as_json(predictions: Iterable[Prediction]) -> str:
+    rows = [
+        {"file": p.file, "error": p.error}
+        if p.error
+        else {"file": p.file, "top": [{"class": name, "confidence": share} for name, share in p.classes]}
+        for p in predictions
+    ]
+    return json.dumps(rows, indent=1, ensure_ascii=False)
+
+
+def as_table(predictions: Iterable[Prediction]) -> str:
+    rows = [
+        [p.file, *([f"! {p.error}"] if p.error else [f"{name} {share:.1%}" for name, share in p.classes])]
+        for p in predictions
+    ]
+    good = [row for row in rows if len(row) > 2]
+    widths = [max((len(row[i]) for row in good if i < len(row)), default=0) for i in range(TOP + 1)]
+    return "\n".join("  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in rows)

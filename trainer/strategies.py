@@ -1,0 +1,93 @@
+"""A strategy's name in; the tf.distribute strategy and this process's place among the workers out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from pipeline.errors import InputError
+
+NAMES = ("one", "mirrored", "multi_worker", "tpu")
+
+
+class Cluster(NamedTuple):
+    strategy: tf.distribute.Strategy
+    worker: int
+    num_workers: int
+
+    @property
+    def is_chief(self) -> bool:
+        """The chief writes checkpoints, logs and reports; the others only compute."""
+        return self.worker == 0
+
+    @property
+    def local_replicas(self) -> int:
+        return self.strategy.num_replicas_in_sync // self.num_workers
+
+
+def connect(name: str) -> Cluster:
+    """Joins the cluster; must come before anything else touches a device.
+
+    `one`: the first GPU or the CPU. `mirrored`: all local GPUs. `multi_worker`: the processes that TF_CONFIG names,
+    this one at its `task` (https://www.tensorflow.org/guide/distributed_training#TF_CONFIG). `tpu`: the local slice.
+
+    Raises:
+      InputError: for an unknown name, or multi_worker without a usable TF_CONFIG.
+    """
+    if name == "one":
+        device = "/gpu:0" if tf.config.list_physical_devices("GPU") else "/cpu:0"
+        return Cluster(tf.distribute.OneDeviceStrategy(device), 0, 1)
+    if name == "mirrored":
+        return Cluster(tf.distribute.MirroredStrategy(), 0, 1)
+    if name == "multi_worker":
+        worker, num_workers = place(os.environ.get("TF_CONFIG", ""))
+        return Cluster(tf.distribute.MultiWorkerMirroredStrategy(), worker, num_workers)
+    if name == "tpu":
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="local")
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return Cluster(tf.distribute.TPUStrategy(resolver), 0, 1)
+    raise InputError(f"--strategy={name!r}: expected one of {', '.join(NAMES)}")
+
+
+def place(tf_config: str) -> tuple[int, int]:
+    """(index, number of workers) from TF_CONFIG's text; a `chief` counts as worker 0.
+
+    Raises:
+      InputError: where it is empty, not JSON, or names no worker.
+    """
+    example = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
+    if not tf_config:
+        raise InputError(f"--strategy=multi_worker needs the environment variable TF_CONFIG, like {example}")
+    try:
+        config = json.loads(tf_config)
+        chiefs, workers = (len(config["cluster"].get(job, ())) for job in ("chief", "worker"))
+        index = int(config["task"]["index"]) + (chiefs if config["task"]["type"] == "worker" else 0)
+        if config["task"]["type"] not in ("chief", "worker") or not 0 <= index < chiefs + workers:
+            raise ValueError(f"task {config['task']} is not in the cluster")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"TF_CONFIG={tf_config!r} can't be used ({error!r}); expected one like {example}") from error
+    return index, chiefs + workers
+
+
+def distributor(cluster: Cluster) -> Callable[[Sequence[tf.Tensor]], Sequence[tf.Tensor]]:
+    """A function that deals this worker's batch out to its replicas; with one replica the tensors pass as they are."""
+    replicas = cluster.local_replicas
+    if replicas == 1:
+        return lambda batch: batch
+
+    def deal(batch: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        parts = [tf.split(tensor, replicas) for tensor in batch]
+        first = cluster.worker * replicas
+
+        def part(tensors: list[tf.Tensor]) -> tf.Tensor:
+            return cluster.strategy.experimental_distribute_values_from_function(
+                lambda context: tensors[context.replica_id_in_sync_group - first]
+            )
+
+        return [part(tensors) for tensors in parts]
+
+    return deal
