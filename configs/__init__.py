@@ -1,0 +1,1 @@
+"""One Python file per experiment, all typed by `schema.py`."""

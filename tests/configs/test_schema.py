@@ -1,0 +1,92 @@
+"""Wrong configs: each gives one line that names the field and, where there is one, the nearest valid name."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from configs import loading, schema
+
+DIGITS = "configs/digits_mobilenetv2.py"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.peaklr=1", "no field optimizer.peaklr; did you mean optimizer.peak_lr?"),
+        ("optimiser.peak_lr=1", "no field optimiser.peak_lr; did you mean optimizer?"),
+        ("phases[0].epoch=1", "no field phases[0].epoch; did you mean phases[0].epochs?"),
+        ("phases[7].epochs=1", "phases has no item [7]"),
+        ("optimizer=1", "optimizer is a group; set one of name, peak_lr"),
+        ("seed", "expected --config.seed=VALUE"),
+        ("global_batch=many", "global_batch=many: invalid literal for int()"),
+        ("input.flip=maybe", "input.flip=maybe"),
+        ("global_batch=0", "config.global_batch=0: expected at least 1"),
+        ("input.crop_area=(0.9,0.1)", "config.input.crop_area=(0.9, 0.1): expected 0 < smallest <= largest <= 1"),
+        ("input.crop_area=0.9", "config.input.crop_area=(0.9,): expected 2 values, got 1"),
+        ("input.crop_area=('a',1)", "config.input.crop_area[0]='a': expected float, got str"),
+        ("model.backbone=mobilenetv3", "config.model.backbone='mobilenetv3': expected one of mobilenetv2"),
+        ("model.dropout=1", "config.model.dropout=1.0: expected [0, 1)"),
+        ("loss.label_smoothing=-0.1", "config.loss.label_smoothing=-0.1: expected [0, 1)"),
+        ("precision=float16", "config.precision='float16': expected one of float32, mixed_bfloat16"),
+        ("phases[0].epochs=0", "config.phases[0].epochs=0.0: expected (0, inf]"),
+        ("phases[0].warmup_epochs=999", "config.phases[0].warmup_epochs=999.0: expected [0, "),
+        ("phases[0].trainable=tail", "config.phases[0].trainable='tail': expected one of head, all"),
+    ],
+)
+def test_a_wrong_override_is_one_line(override: str, message: str) -> None:
+    with pytest.raises(schema.ConfigError) as caught:
+        loading.read(DIGITS, [f"--config.{override}"])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return Config(global_bach=3)", "Config has no field global_bach; did you mean global_batch?"),
+        ("return Config(input=Input(imagesize=3))", "Input has no field imagesize; did you mean image_size?"),
+        ("c = Config(); c.input.flop = True; return c", "Input has no field flop; did you mean flip?"),
+        ("return Config(seed='1')", "config.seed='1': expected int, got str"),
+        ("return Config(seed=True)", "config.seed=True: expected int, got bool"),
+        ("return Config(phases=())", "config.phases=(): expected at least one"),
+        ("return Config(phases=[])", "config.phases=[]: expected a tuple, got list"),
+        ("return Config(model=Model(width=0.5, backbone='efficientnet_b0'))", "has one width; leave it None"),
+        ("return Config(optimizer=Optimizer(name='adamw', momentum=0.9))", "adamw has none; leave it None"),
+        ("return 3", "get_config() returned int, expected configs.schema.Config"),
+        ("return Config(", "line 2"),
+    ],
+)
+def test_a_wrong_file_is_one_line(tmp_path: pathlib.Path, body: str, message: str) -> None:
+    path = tmp_path / "experiment.py"
+    path.write_text(f"from configs.schema import *\ndef get_config(): {body}\n")
+    with pytest.raises(schema.ConfigError) as caught:
+        loading.read(str(path))
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_answered_with_the_nearest() -> None:
+    with pytest.raises(schema.ConfigError, match=r"no such file; did you mean configs/digits_mobilenetv2\.py\?"):
+        loading.read("configs/digit_mobilenet.py")
+
+
+def test_overrides_reach_every_kind_of_field() -> None:
+    config = loading.read(
+        DIGITS,
+        [
+            "--config.seed=7",
+            "--config.optimizer.peak_lr=3e-4",
+            "--config.input.flip=true",
+            "--config.input.crop_area=(0.5,0.75)",
+            "--config.model.width=0.75",
+            "--config.phases[0].epochs=2.5",
+            "--config.max_steps=9",
+        ],
+    )
+    assert (config.seed, config.optimizer.peak_lr, config.input.flip) == (7, 3e-4, True)
+    assert (config.input.crop_area, config.model.width, config.phases[0].epochs) == ((0.5, 0.75), 0.75, 2.5)
+    assert config.max_steps == 9
+    assert loading.read(DIGITS).seed != 7  # the file's own value is untouched
