@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The whole job on scikit-learn's digits; every public command is shown as it is run, to be copied.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+export PATH="$PWD/.venv/bin:$PATH"
+
+run() {
+  printf '\n$ %s\n' "$*"
+  "$@"
+}
+
+demo=runs/demo
+rm -rf "$demo"
+python infra/demo/write_digits.py "$demo/digits"
+
+run python -m preprocess --input="$demo/digits" --output="$demo/data" --name=digits
+run python -m trainer train --config=configs/digits_mobilenetv2.py --data="$demo/data/digits/1.0.0" --workdir="$demo/work"
+run python -m trainer evaluate --workdir="$demo/work" --split=test
+
+held_out=$(python infra/demo/held_out.py "$demo/data/digits/1.0.0" "$demo/digits")
+mapfile -t images <<<"$held_out"
+run python -m trainer predict --workdir="$demo/work" "${images[@]}"
+
+printf '\nDone in %d s. The report: %s\n' "$SECONDS" "$demo/work/report/index.html"
+printf 'To run the commands above yourself: source .venv/bin/activate\n'
