@@ -1,0 +1,60 @@
+"""The command line before any work: help without TensorFlow, and one line for what the user has to mend."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+DIGITS = "--config=configs/digits_mobilenetv2.py"
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "trainer", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["predict", "--help"]])
+def test_help_needs_no_tensorflow(arguments: list[str]) -> None:
+    """Importing it takes seconds, help should take none."""
+    script = (
+        "import sys; from trainer.__main__ import main; "
+        "status = main(['trainer', *sys.argv[1:]]); "
+        "assert not {'tensorflow', 'keras', 'numpy'} & set(sys.modules); sys.exit(status)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    assert "usage: " in result.stdout
+    assert "--workdir" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian'"),
+        (["train", DIGITS], "--data, --workdir must be given"),
+        (["train", DIGITS, "--dta=x"], "Did you mean: data ?"),
+        (["train", DIGITS, "--data=x", "--workdir=y", "extra"], "unexpected argument 'extra'"),
+        (["train", DIGITS, "--data=x", "--workdir=y", "--strategy=horovod"], "horovod"),
+        (["train", DIGITS, "--data=x", "--workdir=y", "--config.optimizer.peaklr=1"], "optimizer.peak_lr?"),
+        (["train", DIGITS, "--data=nowhere", "--workdir=y"], "nowhere holds no finished dataset"),
+        (["evaluate", "--workdir=nowhere"], "nowhere holds no run"),
+        (["predict", "--workdir=nowhere", "x.jpg"], "nowhere holds no run"),
+        (["predict", "--workdir=nowhere", "--format=xml"], "xml"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line(arguments: list[str], message: str) -> None:
+    result = _run(*arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    first = result.stderr.splitlines()[0]
+    assert first.startswith("trainer")
+    assert message in first
+    assert len(result.stderr.splitlines()) == 1 or arguments == ["trian"]  # which is followed by the usage
+    assert not (REPOSITORY / "y").exists()
