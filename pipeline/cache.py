@@ -20,7 +20,7 @@ class Choice(NamedTuple):
 def choose(
     mode: str, *, stored_bytes: int, decoded_bytes: int, available_bytes: int, examples: int, shuffle_buffer: int
 ) -> Choice:
-    """Resolves `mode`; all sizes are those of one worker's part of the split.
+    """Resolves `mode`; bytes are those of one worker's part of the split, examples those of all workers together.
 
     Only a split that the shuffle buffer holds whole can be cached: a larger one is read with its shards in another
     order each epoch, and a cache would pin the first epoch's order.
@@ -36,7 +36,7 @@ def choose(
     if mode != "auto":
         if not fits_buffer:
             raise InputError(
-                f"cache={mode!r} needs shuffle_buffer >= {examples:,} (one worker's examples), it is "
+                f"cache={mode!r} needs shuffle_buffer >= {examples:,} (the split's examples), it is "
                 f"{shuffle_buffer:,}: raise input.shuffle_buffer or use cache=none"
             )
         return Choice(mode, "as configured")

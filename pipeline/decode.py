@@ -6,6 +6,7 @@ import tensorflow as tf
 
 # The aspect ratios of Inception's crop, which every ImageNet recipe since has kept: https://arxiv.org/abs/1409.4842
 CROP_ASPECT = (3 / 4, 4 / 3)
+_LONGEST_ASPECT = 8  # beyond any panorama; what is longer loses its ends before it is resized
 _CROP_ATTEMPTS = 10  # as in torchvision and TF's own recipes; after that the whole image is taken
 
 
@@ -44,6 +45,8 @@ def random_resized_crop(
         max_attempts=_CROP_ATTEMPTS,
         use_image_if_no_bounding_boxes=True,
     )
+    # As TensorFlow's own ImageNet recipes do: aliasing makes a crop vary a little more, and antialiasing would cost
+    # time for every crop of every epoch.
     image = _resize(tf.slice(image, begin, size), image_size, image_size, antialias=False)
     if flip:
         image = tf.image.stateless_random_flip_left_right(image, flip_seed)
@@ -61,6 +64,10 @@ def central_crop(image: tf.Tensor, *, image_size: int, crop_fraction: float) -> 
     Returns:
       uint8 [image_size, image_size, 3].
     """
+    # Only the middle can end up in the square, and resizing all of an extremely long image could take any memory.
+    middle = tf.minimum(tf.shape(image)[:2], _LONGEST_ASPECT * tf.reduce_min(tf.shape(image)[:2]))
+    begin = (tf.shape(image)[:2] - middle) // 2
+    image = tf.slice(image, [begin[0], begin[1], 0], [middle[0], middle[1], 3])
     shape = tf.shape(image)[:2]
     scale = (image_size / crop_fraction) / tf.cast(tf.reduce_min(shape), tf.float32)
     height, width = tf.unstack(tf.maximum(image_size, tf.cast(tf.round(scale * tf.cast(shape, tf.float32)), tf.int32)))

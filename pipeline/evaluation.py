@@ -10,6 +10,11 @@ from pipeline import decode, records, storage
 from pipeline.manifest import Manifest
 
 
+def num_steps(examples: int, *, batch: int, num_workers: int) -> int:
+    """Steps that every worker takes: those of the worker with the largest part."""
+    return math.ceil(math.ceil(examples / num_workers) / batch)
+
+
 def batches(
     directory: str,
     manifest: Manifest,
@@ -42,14 +47,13 @@ def batches(
     padding = tf.data.Dataset.from_tensors(
         (tf.zeros([image_size, image_size, 3], tf.uint8), tf.constant(0, tf.int64), tf.constant(False))
     )
-    largest_part = math.ceil(manifest.split(split).examples / num_workers)
-    padded = math.ceil(largest_part / batch) * batch
+    steps = num_steps(manifest.split(split).examples, batch=batch, num_workers=num_workers)
     return (
-        tf.data.TFRecordDataset(files)
+        tf.data.TFRecordDataset(files, buffer_size=records.READ_BUFFER_BYTES)
         .shard(num_workers, worker)
         .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .concatenate(padding.repeat())
-        .take(padded)
+        .take(steps * batch)
         .batch(batch, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
     )

@@ -23,6 +23,7 @@ JPEG_QUALITY = 95
 _ORIENTATION = 0x0112
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # stuffed zeros and restarts belong to the pixels
 _END_OF_IMAGE = 0xD9
+_PNG_DEPTH = 24  # position in the header chunk, which is always first
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _TURNED = range(2, 9)  # 1 is upright; other values are outside EXIF, and viewers leave such images as they are
 
@@ -80,6 +81,8 @@ def standardize(source: bytes, *, encode: bool = True) -> StandardImage:
             if image.mode.startswith(("I", "F")):  # converting these to RGB clips: a 16-bit photo would turn white
                 raise ImageError("unsupported_depth", f"mode {image.mode}")
             if image.format == "PNG":
+                if source[_PNG_DEPTH] > 8:  # which Pillow reduces without a word, and TensorFlow would too
+                    raise ImageError("unsupported_depth", f"{source[_PNG_DEPTH]} bits per channel")
                 Image.open(io.BytesIO(source), formats=("PNG",)).verify()  # the checksums, which decoding skips
             lossy = image.format in ("JPEG", "MPO")
             complete = _jpeg_ends(source) if lossy else image.format == "PNG" and _PNG_END in source

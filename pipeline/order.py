@@ -30,7 +30,9 @@ class Stream:
 
 
 def deal(split: Split, *, global_batch: int) -> tuple[Stream, ...]:
-    """Deals the shards to as many streams as the shards and the global batch allow, a power of two up to `MAX_STREAMS`.
+    """Deals the shards to as many streams as divide both them and the global batch, a power of two up to `MAX_STREAMS`.
+
+    Every stream has equally many shards: one with fewer would come round more often and be seen more often.
 
     Raises:
       InputError: for an empty split or a global batch below one.
@@ -41,7 +43,7 @@ def deal(split: Split, *, global_batch: int) -> tuple[Stream, ...]:
     if not shards:
         raise InputError("the split to train on has no examples: prepare the dataset with a larger fraction for it")
     count = 1
-    while count * 2 <= min(len(shards), MAX_STREAMS) and global_batch % (count * 2) == 0:
+    while count < MAX_STREAMS and len(shards) % (count * 2) == 0 and global_batch % (count * 2) == 0:
         count *= 2
     return tuple(Stream(index, shards[index::count]) for index in range(count))
 

@@ -15,6 +15,8 @@ import google_crc32c
 if TYPE_CHECKING:
     import tensorflow as tf
 
+READ_BUFFER_BYTES = 8 << 20  # of a shard at once: few large requests hide a bucket's latency, and disks don't mind
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:

@@ -12,7 +12,6 @@ from pipeline import decode, order, records, storage
 from pipeline.errors import InputError
 from pipeline.manifest import Manifest
 
-_READ_BUFFER_BYTES = 8 << 20  # one large request a shard at a time hides a bucket's latency; harmless on disks
 _PARALLEL_SHARDS = 4  # open at once in one stream; streams themselves are read in parallel
 
 
@@ -39,8 +38,8 @@ def batches(
       seed: fixes the order and every crop.
       image_size, crop_area, flip: see `decode.random_resized_crop`.
       cache: see `cache.choose`; the choice changes speed, never order or pixels.
-      shuffle_buffer: examples one worker draws from at random. Where it holds the worker's whole part, an epoch is a
-        uniform permutation; otherwise the streams' shards change places each epoch and the buffer mixes within.
+      shuffle_buffer: examples that all workers together draw from at random, shared out to the streams. A stream that
+        fits is permuted uniformly each epoch; otherwise its shards change places and the buffer mixes within.
       start_step: global steps already taken; continues with exactly the examples that would have come next.
 
     Returns:
@@ -52,7 +51,7 @@ def batches(
     """
     all_streams = order.deal(manifest.split(split), global_batch=global_batch)
     streams = order.for_worker(all_streams, worker=worker, num_workers=num_workers)
-    choice = _choose_cache(manifest, split, streams, cache, shuffle_buffer)
+    choice = _choose_cache(manifest, split, all_streams, len(streams), cache, shuffle_buffer)
     per_stream = [
         _stream(
             directory,
@@ -61,7 +60,7 @@ def batches(
             global_batch=global_batch,
             start_step=start_step,
             seed=seed,
-            window=max(1, shuffle_buffer // len(streams)),
+            window=max(1, shuffle_buffer // len(all_streams)),
             cache=choice.mode,
         )
         for stream in streams
@@ -81,17 +80,21 @@ def batches(
 
 
 def _choose_cache(
-    manifest: Manifest, split: str, streams: tuple[order.Stream, ...], mode: str, shuffle_buffer: int
+    manifest: Manifest,
+    split: str,
+    all_streams: tuple[order.Stream, ...],
+    own_streams: int,
+    mode: str,
+    shuffle_buffer: int,
 ) -> cache_lib.Choice:
-    whole = manifest.split(split)
-    examples = sum(stream.examples for stream in streams)
+    share = own_streams / len(all_streams)
     choice = cache_lib.choose(
         mode,
-        stored_bytes=sum(shard.bytes for stream in streams for shard in stream.shards),
-        decoded_bytes=3 * manifest.statistics["pixels"][split] * examples // whole.examples,
+        stored_bytes=int(share * sum(shard.bytes for shard in manifest.split(split).shards)),
+        decoded_bytes=int(share * 3 * manifest.statistics["pixels"][split]),
         available_bytes=cache_lib.available_bytes(),
-        # A worker's buffer is shared out to its streams, so the longest stream decides what fits.
-        examples=max(stream.examples for stream in streams) * len(streams),
+        # The buffer is shared out equally to the streams, so the longest one decides what fits.
+        examples=max(stream.examples for stream in all_streams) * len(all_streams),
         shuffle_buffer=shuffle_buffer,
     )
     logging.info("input: cache=%s for %s (%s)", choice.mode, split, choice.reason)
@@ -137,7 +140,7 @@ def _stream(
 
 def _read(files: tf.Tensor) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(files).interleave(
-        lambda file: tf.data.TFRecordDataset(file, buffer_size=_READ_BUFFER_BYTES),
+        lambda file: tf.data.TFRecordDataset(file, buffer_size=records.READ_BUFFER_BYTES),
         cycle_length=_PARALLEL_SHARDS,
         num_parallel_calls=_PARALLEL_SHARDS,
         deterministic=True,

@@ -58,6 +58,16 @@ def test_central_crop_is_pillows_antialiased_resize(height: int, width: int) -> 
     np.testing.assert_array_equal(_mapped(crop, image), found)
 
 
+@pytest.mark.parametrize("shape", [(100_000, 1), (1, 100_000), (3000, 40)])
+def test_a_thin_image_takes_no_more_memory_than_its_middle(shape: tuple[int, int]) -> None:
+    """Enlarged whole, the first would be 18 million pixels high and 183 wide: more than 30 GB."""
+    image = np.zeros([*shape, 3], np.uint8)
+    middle = [slice(max(0, side // 2 - 60), side // 2 + 60) for side in shape]
+    image[middle[0], middle[1]] = 200
+    found = decode.central_crop(tf.constant(image), image_size=32, crop_fraction=0.875).numpy()
+    assert (found == 200).all()
+
+
 def test_antialiasing_averages_what_plain_sampling_would_miss() -> None:
     noise = RNG.integers(0, 256, [512, 512, 3], dtype=np.uint8)
     found = decode.central_crop(tf.constant(noise), image_size=32, crop_fraction=1.0).numpy()

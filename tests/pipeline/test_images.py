@@ -153,6 +153,14 @@ def test_what_cannot_be_used_is_refused_by_code(source: bytes, code: str) -> Non
     assert code in images.REASONS
 
 
+def test_sixteen_bit_colour_is_refused_though_pillow_would_reduce_it() -> None:
+    import tensorflow as tf  # Pillow writes no such file
+
+    source = tf.io.encode_png(tf.constant(RNG.integers(0, 60000, (4, 4, 3), np.uint16))).numpy()
+    with pytest.raises(images.ImageError, match="unsupported_depth: 16 bits"):
+        images.standardize(source, encode=False)
+
+
 def test_a_png_with_a_wrong_checksum_is_damaged() -> None:
     source = bytearray(encode(Image.fromarray(UPRIGHT), "PNG"))
     source[-13] ^= 1  # the last byte of the pixels' checksum; Pillow decodes it, TensorFlow would not

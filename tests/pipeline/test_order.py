@@ -46,6 +46,7 @@ def test_streams_take_each_shard_once_and_divide_the_batch(counts: list[int], gl
     streams = order.deal(_split(*counts), global_batch=global_batch)
     dealt = collections.Counter(shard.file for stream in streams for shard in stream.shards)
     assert dealt == {f"s{i}": 1 for i in range(len(counts))}
+    assert len({len(stream.shards) for stream in streams}) == 1
     assert global_batch % len(streams) == 0
     assert len(streams) & (len(streams) - 1) == 0
 
@@ -57,6 +58,13 @@ def test_workers_share_all_streams(global_batch: int, workers: int) -> None:
     assert list(itertools.chain(*shares)) == list(streams)
 
 
+@pytest.mark.parametrize(
+    ("shards", "global_batch", "streams"), [(8, 32, 8), (8, 12, 4), (6, 32, 2), (5, 32, 1), (128, 256, 64)]
+)
+def test_as_many_streams_as_divide_shards_and_batch(shards: int, global_batch: int, streams: int) -> None:
+    assert len(order.deal(_split(*[3] * shards), global_batch=global_batch)) == streams
+
+
 def test_position_is_by_hand() -> None:
     stream = order.Stream(0, (Shard("a", 5, 0, ""), Shard("b", 6, 0, "")))
     # 9 steps at 16 examples from 4 streams take 36 of this one's: three times 11, and 3 more.
@@ -64,10 +72,12 @@ def test_position_is_by_hand() -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 4, 8])
-def test_workers_together_read_what_one_would(digits: str, workers: int) -> None:
-    alone = training.batches(digits, manifest_lib.load(digits), **OPTIONS)
+@pytest.mark.parametrize("shuffle_buffer", [1000, 100, 40])
+def test_workers_together_read_what_one_would(digits: str, workers: int, shuffle_buffer: int) -> None:
+    options = {**OPTIONS, "shuffle_buffer": shuffle_buffer}
+    alone = training.batches(digits, manifest_lib.load(digits), **options)
     shares = [
-        training.batches(digits, manifest_lib.load(digits), **OPTIONS, worker=worker, num_workers=workers)
+        training.batches(digits, manifest_lib.load(digits), **options, worker=worker, num_workers=workers)
         for worker in range(workers)
     ]
     # 30 steps are two and a half epochs: the ends of epochs are in it.
