@@ -26,12 +26,14 @@ def read(path: str, overrides: Sequence[str] = ()) -> schema.Config:
         schema doesn't have (in the file or in an override), a wrong type or an impossible value.
     """
     if not os.path.isfile(path):
-        known = sorted(name for name in glob.glob("configs/*_*.py"))
+        known = sorted(name for name in glob.glob("configs/[!_]*_*.py"))
         raise schema.ConfigError(f"--config={path}: no such file{_nearest(path, known)}")
     plain = _parse(path, [])
-    for override in overrides:
-        _check_override(override, plain)
-    config = _parse(path, overrides) if overrides else plain
+    cleared = [override for override in overrides if _resolve(override, plain) and override.endswith("=None")]
+    config = _parse(path, [override for override in overrides if override not in cleared])
+    for override in cleared:  # config_flags would read the word as a number or a text
+        holder, name = _resolve(override, config)
+        setattr(holder, name, None)
     try:
         config.validate()
     except schema.ConfigError as error:
@@ -47,8 +49,8 @@ def _parse(path: str, overrides: Sequence[str]) -> schema.Config:
         values(argv)
     except SyntaxError as error:
         raise schema.ConfigError(f"{path}, line {error.lineno}: {error.msg}") from error
-    except (flags.Error, TypeError, AttributeError) as error:
-        # Of an error inside the file config_flags gives the whole traceback as text: its last line says what it was.
+    except Exception as error:  # the file is a program and may raise anything
+        # Of an error inside the file config_flags may give the whole traceback as text: its last line says what it was.
         last_line = str(error).strip().splitlines()[-1]
         if overrides:
             raise schema.ConfigError(last_line.removeprefix("flag ")) from error
@@ -61,19 +63,21 @@ def _parse(path: str, overrides: Sequence[str]) -> schema.Config:
     return config
 
 
-def _check_override(override: str, config: schema.Config) -> None:
-    """Walks the dotted name through the config, so that a typo is answered with the names that stand at that place."""
+def _resolve(override: str, config: schema.Config) -> tuple[Any, str]:
+    """(the group, the field's name) that an override means; a typo is answered with the names at that place."""
     name, equals, _ = override.removeprefix(PREFIX).partition("=")
     if not equals:
         raise schema.ConfigError(f"{override}: expected {PREFIX}{name}=VALUE")
+    group: Any = config
     holder: Any = config
-    walked = ""
+    walked = field = ""
     for part in name.split("."):
         match = re.fullmatch(r"(\w+)((?:\[\d+\])*)", part)
-        if not match or not dataclasses.is_dataclass(holder) or not hasattr(holder, match[1]):
-            names = [walked + field.name for field in dataclasses.fields(holder)] if _has_fields(holder) else []
+        names = _names(holder) if _has_fields(holder) else []
+        if not match or match[1] not in names:
+            names = [walked + known for known in names]
             raise schema.ConfigError(f"{override}: the config has no field {name}{_nearest(walked + part, names)}")
-        holder = getattr(holder, match[1])
+        group, field, holder = holder, match[1], getattr(holder, match[1])
         for index in re.findall(r"\d+", match[2]):
             if not isinstance(holder, tuple) or int(index) >= len(holder):
                 raise schema.ConfigError(f"{override}: {walked}{match[1]} has no item [{index}]")
@@ -81,6 +85,7 @@ def _check_override(override: str, config: schema.Config) -> None:
         walked += f"{part}."
     if _has_fields(holder):
         raise schema.ConfigError(f"{override}: {name} is a group; set one of {', '.join(_names(holder))}")
+    return group, field
 
 
 def _explain(text: str) -> str:

@@ -6,6 +6,7 @@ bool, str, tuple and Optional, and reads annotations as objects: hence neither `
 """
 
 import dataclasses
+import math
 import typing
 from typing import Optional
 
@@ -99,6 +100,7 @@ class Config:
     def validate(self) -> None:
         """Raises ConfigError naming the first field whose value is impossible."""
         _check_types(self, "")
+        _within("seed", self.seed, 0, 2**32 - 1)  # NumPy's range
         _at_least("global_batch", self.global_batch, 1)
         _one_of("precision", self.precision, PRECISIONS)
         _at_least("input.image_size", self.input.image_size, 32)  # below, five halvings leave nothing
@@ -155,12 +157,18 @@ def _check_types(value: object, prefix: str) -> None:
     hints = typing.get_type_hints(type(value))
     for field in dataclasses.fields(value):  # type: ignore[arg-type]
         name, found, hint = f"{prefix}{field.name}", getattr(value, field.name), hints[field.name]
-        if dataclasses.is_dataclass(found):
-            _check_types(found, f"{name}.")
+        if dataclasses.is_dataclass(hint):
+            _check_group(name, found, hint)
         elif typing.get_origin(hint) is tuple:
             _check_tuple(name, found, typing.get_args(hint))
         elif not _is_a(found, hint):
             raise ConfigError(f"{name}={found!r}: expected {_type_name(hint)}, got {type(found).__name__}")
+
+
+def _check_group(name: str, found: object, group: object) -> None:
+    if type(found) is not group:
+        raise ConfigError(f"{name}={found!r}: expected {_type_name(group)}, got {type(found).__name__}")
+    _check_types(found, f"{name}.")
 
 
 def _check_tuple(name: str, found: object, items: tuple[object, ...]) -> None:
@@ -169,8 +177,8 @@ def _check_tuple(name: str, found: object, items: tuple[object, ...]) -> None:
     if items[-1] is not Ellipsis and len(found) != len(items):
         raise ConfigError(f"{name}={found!r}: expected {len(items)} values, got {len(found)}")
     for index, item in enumerate(found):
-        if dataclasses.is_dataclass(item):
-            _check_types(item, f"{name}[{index}].")
+        if dataclasses.is_dataclass(items[0]):
+            _check_group(f"{name}[{index}]", item, items[0])
         elif not _is_a(item, items[0]):
             raise ConfigError(f"{name}[{index}]={item!r}: expected {_type_name(items[0])}, got {type(item).__name__}")
 
@@ -199,8 +207,8 @@ def _at_least(name: str, value: int, least: int) -> None:
 def _within(
     name: str, value: float, low: float, high: float, *, open_low: bool = False, open_high: bool = False
 ) -> None:
-    inside = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
-    if not inside:
-        raise ConfigError(
-            f"{name}={value}: expected {'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
-        )
+    above = low < value if open_low else low <= value
+    below = value < high if open_high or high == math.inf else value <= high
+    if not (above and below):
+        closing = ")" if open_high or high == math.inf else "]"
+        raise ConfigError(f"{name}={value}: expected {'(' if open_low else '['}{low}, {high}{closing}")

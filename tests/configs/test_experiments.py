@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import pathlib
+import re
+from collections.abc import Callable
+from typing import Any
 
+import keras
 import pytest
 
 from configs import loading, schema
+from pipeline import cache, training
+from trainer import __main__ as commands
+from trainer import loss, model, optimizer, schedule, strategies, train
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-FILES = sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "configs").glob("*_*.py"))
+FILES = sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "configs").glob("[!_]*_*.py"))
 SHRUNK = {
     "input.image_size": 32,
     "input.shuffle_buffer": 512,
@@ -28,14 +36,31 @@ def test_header_says_what_was_run_and_what_came_out(file: str) -> None:
     assert f"--config={file}" in header
 
 
+@pytest.mark.parametrize("file", [*FILES, "README.md"])
+def test_no_number_was_forgotten(file: str) -> None:
+    assert not re.search(r"[A-Z]+_(HARDWARE|TIME|RESULT|TABLE)|[Pp]laceholder", (REPOSITORY / file).read_text())
+
+
+def _step(file: str, digits: str, workdir: pathlib.Path, **changed: object) -> dict[str, Any]:
+    overrides = [f"--config.{name}={value}" for name, value in {**SHRUNK, **changed}.items()]
+    config = loading.read(file, overrides)
+    try:
+        return train.train(data=digits, workdir=str(workdir), strategy="one", **dataclasses.asdict(config))
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_config_takes_a_step(file: str, digits: str, tmp_path: pathlib.Path) -> None:
-    from trainer import train
-
-    config = loading.read(file, [f"--config.{name}={value}" for name, value in SHRUNK.items()])
-    result = train.train(data=digits, workdir=str(tmp_path), strategy="one", **dataclasses.asdict(config))
+    result = _step(file, digits, tmp_path)
     assert result["step"] == 1
     assert 0 <= result["accuracy"] <= 1
+
+
+def test_without_validation_there_is_nothing_to_report(digits: str, tmp_path: pathlib.Path) -> None:
+    result = _step("configs/digits_mobilenetv2.py", digits, tmp_path, validation_split="none")
+    assert result.keys() == {"step", "weights_sha256"}
+    assert not (tmp_path / "history.jsonl").exists()
 
 
 def test_there_are_the_promised_four() -> None:
@@ -49,17 +74,22 @@ def test_there_are_the_promised_four() -> None:
 
 def test_every_field_of_a_group_is_somebodys_keyword() -> None:
     """A field nobody takes would be a knob that does nothing; `train` splats groups, so it would raise."""
-    import inspect
-
-    from pipeline import training
-    from trainer import model, optimizer, schedule, train
 
     def fields(group: type) -> set[str]:
         return {field.name for field in dataclasses.fields(group)}
 
-    assert fields(schema.Config) | {"data", "workdir", "strategy"} == set(inspect.signature(train.train).parameters)
-    assert fields(schema.Model) <= set(inspect.signature(model.build).parameters)
-    assert fields(schema.Input) - {"crop_fraction"} <= set(inspect.signature(training.batches).parameters)
-    assert fields(schema.Optimizer) - {"peak_lr"} <= set(inspect.signature(optimizer.build).parameters)
-    source = inspect.getsource(schedule.plan)
-    assert all(f'phase["{name}"]' in source for name in fields(schema.Phase))
+    def keywords(function: Callable[..., object]) -> set[str]:
+        return set(inspect.signature(function).parameters)
+
+    assert fields(schema.Config) | {"data", "workdir", "strategy"} == keywords(train.train)
+    assert fields(schema.Model) <= keywords(model.build)
+    assert fields(schema.Input) - {"crop_fraction"} <= keywords(training.batches)
+    assert fields(schema.Optimizer) - {"peak_lr"} <= keywords(optimizer.build)
+    assert fields(schema.Loss) <= keywords(loss.make)
+    assert fields(schema.Phase) <= keywords(schedule._plan_one)
+
+
+def test_what_is_listed_twice_is_the_same() -> None:
+    """Files of configs/ import nothing of ours, and the command's flags are parsed before TensorFlow is imported."""
+    assert schema.CACHES == cache.MODES
+    assert commands._STRATEGIES == strategies.NAMES

@@ -30,7 +30,11 @@ DIGITS = "configs/digits_mobilenetv2.py"
         ("model.dropout=1", "config.model.dropout=1.0: expected [0, 1)"),
         ("loss.label_smoothing=-0.1", "config.loss.label_smoothing=-0.1: expected [0, 1)"),
         ("precision=float16", "config.precision='float16': expected one of float32, mixed_bfloat16"),
-        ("phases[0].epochs=0", "config.phases[0].epochs=0.0: expected (0, inf]"),
+        ("phases[0].epochs=0", "config.phases[0].epochs=0.0: expected (0, inf)"),
+        ("phases[0].epochs=inf", "config.phases[0].epochs=inf: expected (0, inf)"),
+        ("seed=-1", "config.seed=-1: expected [0, 4294967295]"),
+        ("seed=None", "config.seed=None: expected int, got NoneType"),
+        ("validate=1", "the config has no field validate"),
         ("phases[0].warmup_epochs=999", "config.phases[0].warmup_epochs=999.0: expected [0, "),
         ("phases[0].trainable=tail", "config.phases[0].trainable='tail': expected one of head, all"),
     ],
@@ -54,6 +58,10 @@ def test_a_wrong_override_is_one_line(override: str, message: str) -> None:
         ("return Config(phases=[])", "config.phases=[]: expected a tuple, got list"),
         ("return Config(model=Model(width=0.5, backbone='efficientnet_b0'))", "has one width; leave it None"),
         ("return Config(optimizer=Optimizer(name='adamw', momentum=0.9))", "adamw has none; leave it None"),
+        ("return Config(input=Model())", "expected Input, got Model"),
+        ("return Config(phases=(Model(),))", "config.phases[0]=Model("),
+        ("return Config(seed=foo)", "name 'foo' is not defined"),
+        ("import nothere; return Config()", "No module named 'nothere'"),
         ("return 3", "get_config() returned int, expected configs.schema.Config"),
         ("return Config(", "line 2"),
     ],
@@ -86,6 +94,7 @@ def test_overrides_reach_every_kind_of_field() -> None:
             "--config.max_steps=9",
         ],
     )
+    assert loading.read(DIGITS, ["--config.model.width=None"]).model.width is None
     assert (config.seed, config.optimizer.peak_lr, config.input.flip) == (7, 3e-4, True)
     assert (config.input.crop_area, config.model.width, config.phases[0].epochs) == ((0.5, 0.75), 0.75, 2.5)
     assert config.max_steps == 9
