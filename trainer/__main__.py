@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     logging.getLogger("absl").setLevel(logging.WARNING)  # Beam, TensorFlow and Orbax narrate their insides there
     try:
         return _COMMANDS[command]([f"{argv[0]} {command}", *argv[2:]])
-    except (InputError, schema.ConfigError, flags.Error, FloatingPointError) as error:
+    except (InputError, schema.ConfigError, flags.Error, FloatingPointError, OSError) as error:
         print(f"trainer {command}: {error}", file=sys.stderr)
         return 2
 
@@ -97,6 +97,7 @@ def _predict(argv: Sequence[str]) -> int:
     _start_tensorflow()
     from trainer import predict
 
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names need not be UTF-8
     predictions = list(predict.predict(workdir=values.workdir, paths=paths))
     print(predict.as_json(predictions) if values.format == "json" else predict.as_table(predictions))
     return 1 if any(prediction.error for prediction in predictions) else 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
+import tqdm
 
 from pipeline import evaluation, storage
 from pipeline import manifest as manifest_lib
@@ -17,7 +20,7 @@ from trainer import step as step_lib
 
 
 class Sums(NamedTuple):
-    confusion: np.ndarray  # int64 [classes, classes], truth in rows
+    confusion: npt.NDArray[np.int64]  # [classes, classes], truth in rows
     top_k_correct: int
     loss_sum: float
 
@@ -42,7 +45,8 @@ def accumulate(
     num_classes: int,
 ) -> Sums:
     """Adds up `step.make_evaluate_step`'s results over `batches`."""
-    confusion, correct, loss_sum = np.zeros([num_classes, num_classes], np.int64), 0, 0.0
+    confusion = np.zeros([num_classes, num_classes], np.int64)
+    correct, loss_sum = 0, 0.0
     for batch in batches:
         batch_confusion, batch_correct, batch_loss = step(batch)
         confusion += batch_confusion.numpy()
@@ -74,21 +78,26 @@ def evaluate(*, workdir: str, split: str, data: str | None, strategy: str) -> di
     num_classes = len(run.classes)
     with cluster.strategy.scope():
         trained = restore_model(run)
-        step = checkpoints.load_weights(workdir, trained)
+        step, fingerprint = checkpoints.load_weights(workdir, trained)
         evaluate_step = step_lib.make_evaluate_step(
             cluster.strategy, trained, num_classes=num_classes, top_k=top_k(num_classes)
         )
+    # As much per replica as in training, where that divided; padding makes any number of replicas right.
+    per_replica = max(1, run.config["global_batch"] // cluster.strategy.num_replicas_in_sync)
+    batch = per_replica * cluster.local_replicas
+    steps = evaluation.num_steps(manifest.split(split).examples, batch=batch, num_workers=cluster.num_workers)
     batches = evaluation.batches(
         data,
         manifest,
         split=split,
-        batch=run.config["global_batch"] // cluster.num_workers,
+        batch=batch,
         image_size=run.config["input"]["image_size"],
         crop_fraction=run.config["input"]["crop_fraction"],
         worker=cluster.worker,
         num_workers=cluster.num_workers,
     )
-    sums = accumulate(evaluate_step, map(strategies.distributor(cluster), batches), num_classes)
+    shown = tqdm.tqdm(batches, total=steps, unit="batch", disable=not (cluster.is_chief and sys.stderr.isatty()))
+    sums = accumulate(evaluate_step, map(strategies.distributor(cluster), shown), num_classes)
     summary = metrics.summarize(
         sums.confusion,
         sums.top_k_correct,
@@ -99,7 +108,7 @@ def evaluate(*, workdir: str, split: str, data: str | None, strategy: str) -> di
         step=step,
         data=data,
         dataset_fingerprint=manifest.fingerprint,
-        fingerprint=run.fingerprint,
+        fingerprint=fingerprint,
     )
     if cluster.is_chief:
         settings = {"data": data, "code": run.code, "config": run.config}

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from pipeline.errors import InputError
 
+LossFn = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # (labels, logits) -> one loss per example
 
-def class_weights(kind: str, counts: Sequence[int], classes: Sequence[str]) -> list[float] | None:
+
+def make(*, label_smoothing: float, class_weights: str, counts: Sequence[int], classes: Sequence[str]) -> LossFn:
+    """`cross_entropy` with the settings of `configs.schema.Loss` filled in; raises as `weights_of_classes` does."""
+    weights = weights_of_classes(class_weights, counts, classes)
+    return functools.partial(cross_entropy, label_smoothing=label_smoothing, class_weights=weights)
+
+
+def weights_of_classes(kind: str, counts: Sequence[int], classes: Sequence[str]) -> list[float] | None:
     """One weight per class for `cross_entropy`: None for `none`, and for `balanced` examples / (classes * examples_c).
 
     With the latter every class has the same share in the sum of losses, and the mean weight over examples is 1. King

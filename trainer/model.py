@@ -65,8 +65,13 @@ def set_trainable(model: keras.Model, *, trainable: str, freeze_batch_norm: bool
 
 
 def refresh(model: keras.Model) -> None:
-    """To be called after restoring a checkpoint: EfficientNet's Normalization computes with copies of its variables."""
-    for layer in model.get_layer("backbone").layers:
+    """To be called after a checkpoint was restored into `model`; until then it may normalise with older statistics."""
+    _finalize_normalization(model.get_layer("backbone"))
+
+
+def _finalize_normalization(features: keras.Model) -> None:
+    """EfficientNet's Normalization computes with copies of its variables, which only this brings up to date."""
+    for layer in features.layers:
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
 
@@ -88,18 +93,21 @@ def _backbone(backbone: str, image_size: int, width: float | None, weights: str 
 
 
 def _load_pretrained(features: keras.Model, backbone: str, image_size: int, width: float | None, weights: str) -> None:
-    if weights == "imagenet":
-        # By way of a second model: EfficientNet's has one layer more when it is asked for these weights by name.
-        features.set_weights(_backbone(backbone, image_size, width, "imagenet").get_weights())
-        return
-    if not storage.exists(weights):
+    if weights != "imagenet" and not storage.exists(weights):
         raise InputError(f"model.weights={weights!r}: no such file; expected none, imagenet or the path of a .h5 file")
     try:
-        features.load_weights(weights)
-    except (ValueError, OSError, KeyError) as error:  # Keras reports layers that don't match over many lines
+        if weights == "imagenet":
+            # By way of a second model: EfficientNet's has one layer more when it is asked for these weights by name.
+            features.set_weights(_backbone(backbone, image_size, width, "imagenet").get_weights())
+        else:
+            features.load_weights(weights)
+    except Exception as error:  # no network, no such width, other layers: each its own type in Keras
+        first_line = str(error).strip().splitlines()[0]
         raise InputError(
-            f"model.weights={weights!r} don't fit {backbone} without its top: {str(error).splitlines()[0]}"
+            f"model.weights={weights!r} can't be loaded into {backbone} without its top ({first_line}): "
+            "give the path of a .h5 file that fits, or none"
         ) from error
+    _finalize_normalization(features)
 
 
 def _scaling(backbone: str, *, pretrained: bool) -> keras.layers.Layer:

@@ -34,3 +34,14 @@ def build(
     optimizer = keras.optimizers.LossScaleOptimizer(inner) if precision == "mixed_float16" else inner
     optimizer.build(model.trainable_variables)
     return optimizer
+
+
+def restart(optimizer: keras.optimizers.Optimizer) -> None:
+    """Zeroes moments and step count, for a phase that trains other weights than the one before.
+
+    Adam corrects its moments for the steps they have had. Weights that were frozen until now have had none, and with
+    the old count their first steps would come out several times too large.
+    """
+    inner = optimizer.inner_optimizer if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else optimizer
+    for variable in inner.variables:
+        variable.assign(keras.ops.zeros_like(variable))

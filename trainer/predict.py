@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
+import tqdm
 
 from pipeline import decode, images, storage
 from pipeline.errors import InputError
 from trainer import checkpoints, evaluate
 from trainer import run as run_lib
 
-FORMATS = ("table", "json")
 TOP = 3
 _BATCH = 32  # enough to fill a core's vector units; more only adds memory
 
@@ -38,8 +39,10 @@ def predict(*, workdir: str, paths: Sequence[str]) -> Iterator[Prediction]:
     files = list(expand(paths))
     model = evaluate.restore_model(run)
     checkpoints.load_weights(workdir, model)
-    for start in range(0, len(files), _BATCH):
-        yield from _predict_batch(model, run, files[start : start + _BATCH])
+    with tqdm.tqdm(total=len(files), unit="image", disable=not sys.stderr.isatty()) as bar:
+        for start in range(0, len(files), _BATCH):
+            yield from _predict_batch(model, run, files[start : start + _BATCH])
+            bar.update(min(_BATCH, len(files) - start))
 
 
 def expand(paths: Iterable[str]) -> Iterator[str]:
@@ -101,7 +104,7 @@ def as_json(predictions: Iterable[Prediction]) -> str:
         else {"file": p.file, "top": [{"class": name, "confidence": share} for name, share in p.classes]}
         for p in predictions
     ]
-    return json.dumps(rows, indent=1, ensure_ascii=False)
+    return json.dumps(rows, indent=1)
 
 
 def as_table(predictions: Iterable[Prediction]) -> str:

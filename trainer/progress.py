@@ -59,6 +59,7 @@ class Progress:
 
     @contextlib.contextmanager
     def waiting_for_input(self) -> Iterator[None]:
+        """Counts what the host waits; of a GPU, which works behind the host's back, that is an upper bound."""
         start = time.perf_counter()
         yield
         self._wait_s += time.perf_counter() - start
@@ -83,8 +84,8 @@ class Progress:
         self._losses.clear()
         if not math.isfinite(self._train_loss):
             raise FloatingPointError(
-                f"the loss became {self._train_loss} between steps {step - steps} and {step}: lower "
-                "optimizer.peak_lr or lengthen the warmup; starting again resumes from the last checkpoint"
+                f"the loss became {self._train_loss} between steps {step - steps} and {step}: lower optimizer.peak_lr "
+                "or lengthen the warmup, and start again with another --workdir"
             )
         elapsed_s = time.perf_counter() - self._since
         scalars = {

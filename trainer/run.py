@@ -1,4 +1,4 @@
-"""What a working directory says of itself: `run.json`, written before the first step, read by every later command."""
+"""What a working directory says of itself: `run.json`, written before the first step, read by every command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline import manifest as manifest_lib
@@ -16,8 +16,8 @@ from pipeline import storage
 from pipeline.errors import InputError
 
 FILE = "run.json"
-# What may change between two starts of one run: how long and how often, never what is learned.
-_MAY_CHANGE = ("max_steps", "evaluate_every_epochs", "checkpoint_every_steps", "log_every_steps")
+# What may change between two starts of one run: how far, how often and from where in memory, never what a step learns.
+_MAY_CHANGE = ("max_steps", "evaluate_every_epochs", "checkpoint_every_steps", "log_every_steps", "input.cache")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over dataset, config and code version: stands in every report, checkpoint and prediction."""
-        lasting = {key: value for key, value in self.config.items() if key not in _MAY_CHANGE}
+        """SHA-256 over dataset, config and code version; stands in `run.json`, every checkpoint and every report."""
+        lasting = {name: value for name, value in _flatten(self.config) if name not in _MAY_CHANGE}
         content = [self.dataset_fingerprint, list(self.classes), lasting, self.code]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -47,23 +47,28 @@ def describe(data: str, manifest: manifest_lib.Manifest, config: Mapping[str, An
     )
 
 
-def open_or_create(workdir: str, run: Run, *, write: bool) -> None:
-    """Writes `run` into a new working directory; where one is already there, checks that it is the same run.
+def write(workdir: str, run: Run) -> None:
+    storage.write_json(storage.join(workdir, FILE), {**dataclasses.asdict(run), "fingerprint": run.fingerprint})
+
+
+def check_same(workdir: str, run: Run) -> None:
+    """Checks that the checkpoints in `workdir` belong to this run.
 
     Raises:
-      InputError: where the directory holds a run of another dataset or config, naming the difference.
+      InputError: where they are of other classes, another dataset or another config, naming the difference.
     """
-    path = storage.join(workdir, FILE)
-    if not storage.exists(path):
-        if write:
-            storage.write_json(path, {**dataclasses.asdict(run), "fingerprint": run.fingerprint})
-        return
     existing = load(workdir)
     check_classes(existing, run.classes, run.data)
     if existing.dataset_fingerprint != run.dataset_fingerprint:
         raise InputError(f"{workdir} holds a run on other data ({existing.data}): use another --workdir for {run.data}")
-    if changed := _differences(existing.config, run.config):
-        raise InputError(f"{workdir} holds a run with another config ({changed}): use another --workdir")
+    before, now = dict(_flatten(existing.config)), dict(_flatten(run.config))
+    changed = [
+        f"config.{name} was {before.get(name)!r}, now {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if name not in _MAY_CHANGE and before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise InputError(f"{workdir} holds a run with another config ({'; '.join(changed)}): use another --workdir")
 
 
 def load(workdir: str) -> Run:
@@ -89,11 +94,15 @@ def check_classes(run: Run, classes: tuple[str, ...], data: str) -> None:
 
 
 def code_version() -> str:
+    """The installed version, or `source`; with the commit where this is a checkout of its own."""
     try:
         version = importlib.metadata.version("shardline")
     except importlib.metadata.PackageNotFoundError:
-        version = "source"  # run from a checkout that isn't installed
-    git = ["git", "-C", os.path.dirname(os.path.abspath(__file__)), "describe", "--always", "--dirty", "--abbrev=12"]
+        version = "source"
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if not os.path.exists(os.path.join(root, ".git")):  # an installed copy may lie inside somebody else's checkout
+        return version
+    git = ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -101,14 +110,13 @@ def code_version() -> str:
     return f"{version}+{commit}"
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "config.") -> str:
-    differences = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if key in _MAY_CHANGE or before == after:
-            continue
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            differences.append(_differences(before, after, f"{prefix}{key}."))
-        else:
-            differences.append(f"{prefix}{key} was {before!r}, now {after!r}")
-    return "; ".join(differences)
+def _flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every field, with items of lists numbered."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            yield from _flatten(value, f"{prefix}.{key}" if prefix else key)
+    elif isinstance(config, list):
+        for index, value in enumerate(config):
+            yield from _flatten(value, f"{prefix}[{index}]")
+    else:
+        yield prefix, config

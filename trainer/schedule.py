@@ -28,23 +28,34 @@ def plan(phases: Sequence[Mapping[str, Any]], *, examples: int, global_batch: in
     batch of 32 are 78 steps.
     """
     plans: list[PhasePlan] = []
-    first_step = 0
     for phase in phases:
-        steps = max(1, int(phase["epochs"] * examples / global_batch))
-        phase_peak = peak_lr * phase["lr_scale"]
-        plans.append(
-            PhasePlan(
-                first_step=first_step,
-                end_step=first_step + steps,
-                warmup_steps=min(steps, int(phase["warmup_epochs"] * examples / global_batch)),
-                peak_lr=phase_peak,
-                final_lr=phase_peak * phase["final_lr_fraction"],
-                trainable=phase["trainable"],
-                freeze_batch_norm=phase["freeze_batch_norm"],
-            )
-        )
-        first_step += steps
+        first_step = plans[-1].end_step if plans else 0
+        plans.append(_plan_one(first_step, examples / global_batch, peak_lr, **phase))
     return plans
+
+
+def _plan_one(
+    first_step: int,
+    steps_per_epoch: float,
+    peak_lr: float,
+    *,
+    epochs: float,
+    trainable: str,
+    freeze_batch_norm: bool,
+    lr_scale: float,
+    warmup_epochs: float,
+    final_lr_fraction: float,
+) -> PhasePlan:
+    steps = max(1, int(epochs * steps_per_epoch))
+    return PhasePlan(
+        first_step=first_step,
+        end_step=first_step + steps,
+        warmup_steps=min(steps, int(warmup_epochs * steps_per_epoch)),
+        peak_lr=peak_lr * lr_scale,
+        final_lr=peak_lr * lr_scale * final_lr_fraction,
+        trainable=trainable,
+        freeze_batch_norm=freeze_batch_norm,
+    )
 
 
 def learning_rate(step: int, phase: PhasePlan) -> float:

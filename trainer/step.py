@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-LossFn = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # (labels, logits) -> one loss per example
+from trainer.loss import LossFn
 
 
 def make_train_step(
@@ -103,7 +103,8 @@ def make_average_moving_statistics(strategy: tf.distribute.Strategy, model: kera
 
     def replica_average() -> None:
         context = tf.distribute.get_replica_context()
-        means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [variable.value for variable in statistics])
+        own = [tf.identity(variable.value) for variable in statistics]  # as tensors: a variable is a destination too
+        means = context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
         for variable, mean in zip(statistics, means, strict=True):
             variable.assign(mean)
 

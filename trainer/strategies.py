@@ -73,6 +73,26 @@ def place(tf_config: str) -> tuple[int, int]:
     return index, chiefs + workers
 
 
+def check_agreement(cluster: Cluster, values: tuple[int, ...]) -> None:
+    """Compares `values` (non-negative, below 2**62) across all replicas, before anything depends on their being equal.
+
+    Raises:
+      InputError: on every worker, where any of them has others.
+    """
+    if cluster.strategy.num_replicas_in_sync == 1:
+        return
+
+    def own() -> tf.Tensor:
+        return tf.constant([values], tf.int64)
+
+    gathered = cluster.strategy.gather(cluster.strategy.run(own), axis=0).numpy()
+    if (gathered != gathered[0]).any():
+        raise InputError(
+            "the workers disagree about the run (global step and fingerprint of each: "
+            f"{gathered.tolist()}): give all of them the same --config, --data and --workdir, on storage they all see"
+        )
+
+
 def distributor(cluster: Cluster) -> Callable[[Sequence[tf.Tensor]], Sequence[tf.Tensor]]:
     """A function that deals this worker's batch out to its replicas; with one replica the tensors pass as they are."""
     replicas = cluster.local_replicas

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,14 +12,14 @@ import tensorflow as tf
 
 from pipeline import evaluation, training
 from pipeline import manifest as manifest_lib
+from pipeline.errors import InputError
+from trainer import checkpoints, schedule, strategies
 from trainer import evaluate as evaluate_lib
 from trainer import loss as loss_lib
 from trainer import model as model_lib
 from trainer import optimizer as optimizer_lib
 from trainer import run as run_lib
-from trainer import schedule, strategies
 from trainer import step as step_lib
-from trainer.checkpoints import Checkpoints
 from trainer.progress import Progress
 
 
@@ -64,28 +63,40 @@ def train(
     # What there is to learn from: refused here rather than after an epoch.
     manifest = manifest_lib.load(data)
     validates = validation_split != "none"
+    if validates and validation_split not in manifest.splits:
+        raise InputError(
+            f"{data} has no split {validation_split!r} to validate on, it has {', '.join(manifest.splits)}: "
+            "choose one with --config.validation_split=…, or none"
+        )
     manifest_lib.verify(data, manifest, [train_split, validation_split] if validates else [train_split])
-    class_weights = loss_lib.class_weights(loss["class_weights"], manifest.class_counts(train_split), manifest.classes)
+    loss_fn = loss_lib.make(counts=manifest.class_counts(train_split), classes=manifest.classes, **loss)
 
     # Where it runs, and what this run is: the same command started again finds itself in the working directory.
     cluster = strategies.connect(strategy)
     training.check_batch(global_batch, num_replicas=cluster.strategy.num_replicas_in_sync)
-    run_lib.open_or_create(workdir, run_lib.describe(data, manifest, settings), write=cluster.is_chief)
+    run = run_lib.describe(data, manifest, settings)
+    resumes = checkpoints.exist(workdir)
+    if resumes:
+        run_lib.check_same(workdir, run)
 
     # Model, optimizer and the place in time that the newest checkpoint holds.
     keras.utils.set_random_seed(seed)
     keras.mixed_precision.set_global_policy(precision)
     num_classes = len(manifest.classes)
     with cluster.strategy.scope():
-        net = model_lib.build(num_classes=num_classes, image_size=input["image_size"], **model)
+        net = model_lib.build(
+            num_classes=num_classes, image_size=input["image_size"], load_weights=not resumes, **model
+        )
         rule = {name: value for name, value in optimizer.items() if name != "peak_lr"}
         opt = optimizer_lib.build(net, precision=precision, **rule)
-        saved = Checkpoints(workdir, net, opt)
+        saved = checkpoints.Checkpoints(workdir, net, opt, fingerprint=run.fingerprint)
         first_step = saved.restore()
         evaluate_step = step_lib.make_evaluate_step(
             cluster.strategy, net, num_classes=num_classes, top_k=evaluate_lib.top_k(num_classes)
         )
         average_moving_statistics = step_lib.make_average_moving_statistics(cluster.strategy, net)
+
+    strategies.check_agreement(cluster, (first_step, int(run.fingerprint[:15], 16)))
 
     # Time: phases in epochs become global steps.
     examples = manifest.split(train_split).examples
@@ -127,9 +138,8 @@ def train(
         )
     )
     deal = strategies.distributor(cluster)
-    loss_fn = functools.partial(
-        loss_lib.cross_entropy, label_smoothing=loss["label_smoothing"], class_weights=class_weights
-    )
+    if cluster.is_chief:
+        run_lib.write(workdir, run)
 
     result: dict[str, Any] = {}
     with Progress(
@@ -143,6 +153,8 @@ def train(
         for plan in plans:
             if plan.end_step <= first_step or plan.first_step >= last_step:
                 continue
+            if plan.first_step >= max(1, first_step):  # a later phase, entered at its start and not inside
+                optimizer_lib.restart(opt)
             model_lib.set_trainable(net, trainable=plan.trainable, freeze_batch_norm=plan.freeze_batch_norm)
             train_step = step_lib.make_train_step(cluster.strategy, net, opt, loss_fn, global_batch=global_batch)
             for taken in range(max(first_step, plan.first_step), min(plan.end_step, last_step)):
@@ -157,6 +169,7 @@ def train(
                 saves = step % checkpoint_every_steps == 0 or step == last_step
                 if evaluates or saves:
                     progress.log(step, learning_rate)
+                    check_finite(net, step)
                     average_moving_statistics()
                 if evaluates:
                     sums = evaluate_lib.accumulate(evaluate_step, map(deal, validation), num_classes)
@@ -166,6 +179,16 @@ def train(
                     saved.save(step)
 
     return {**result, "step": max(first_step, last_step), "weights_sha256": weights_sha256(net)}
+
+
+def check_finite(model: keras.Model, step: int) -> None:
+    """Raises FloatingPointError rather than let weights be saved that no start could go on from."""
+    for variable in model.trainable_variables:
+        if not bool(tf.reduce_all(tf.math.is_finite(variable.value))):
+            raise FloatingPointError(
+                f"{variable.path} is no longer finite after step {step}: lower optimizer.peak_lr or lengthen the "
+                "warmup, and start again with another --workdir"
+            )
 
 
 def weights_sha256(model: keras.Model) -> str:

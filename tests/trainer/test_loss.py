@@ -35,13 +35,20 @@ def test_class_weights_multiply_each_example() -> None:
     np.testing.assert_allclose(found, plain.numpy() * np.array(weights)[LABELS], rtol=1e-6)
 
 
+def test_the_settings_arrive_in_the_loss() -> None:
+    made = loss.make(label_smoothing=0.2, class_weights="balanced", counts=[3, 1, 1, 1, 4], classes=list("abcde"))
+    weights = [2 / 3, 2.0, 2.0, 2.0, 0.5]
+    expected = loss.cross_entropy(tf.constant(LABELS), tf.constant(LOGITS), label_smoothing=0.2, class_weights=weights)
+    np.testing.assert_allclose(made(tf.constant(LABELS), tf.constant(LOGITS)), expected, rtol=1e-6)
+
+
 def test_balanced_weights_are_scikit_learns() -> None:
     counts = np.bincount(LABELS, minlength=5).tolist()
     expected = compute_class_weight("balanced", classes=np.arange(5), y=LABELS)
-    assert loss.class_weights("balanced", counts, list("abcde")) == pytest.approx(expected)
-    assert loss.class_weights("none", counts, list("abcde")) is None
+    assert loss.weights_of_classes("balanced", counts, list("abcde")) == pytest.approx(expected)
+    assert loss.weights_of_classes("none", counts, list("abcde")) is None
 
 
 def test_a_class_without_examples_is_named() -> None:
     with pytest.raises(InputError, match="no training examples of b"):
-        loss.class_weights("balanced", [3, 0], ["a", "b"])
+        loss.weights_of_classes("balanced", [3, 0], ["a", "b"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import loss, optimizer, step, strategies
+from trainer import loss, model, optimizer, step, strategies
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, [8, 32, 32, 3], dtype=np.uint8)
@@ -89,6 +89,37 @@ def test_weight_decay_spares_biases_and_norms() -> None:
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6, err_msg=variable.path)
 
 
+def test_synchronised_batch_norm_sees_the_global_batch() -> None:
+    def one_step(replicas: int, *, sync_batch_norm: bool) -> tuple[float, np.ndarray]:
+        cluster = _cluster(replicas)
+        keras.utils.set_random_seed(0)
+        with cluster.strategy.scope():
+            net = model.build(
+                backbone="mobilenetv2",
+                num_classes=3,
+                image_size=32,
+                width=0.35,
+                weights="none",
+                dropout=0.0,
+                batch_norm_momentum=0.5,
+                sync_batch_norm=sync_batch_norm,
+            )
+            opt = optimizer.build(net, name="sgd", momentum=None, weight_decay=0.0, precision="float32")
+            train_step = step.make_train_step(cluster.strategy, net, opt, LOSS, global_batch=8)
+            average = step.make_average_moving_statistics(cluster.strategy, net)
+        deal = strategies.distributor(cluster)
+        found = float(train_step(deal([tf.constant(IMAGES), tf.constant(LABELS)]), tf.constant(0.0)))
+        average()
+        norm = net.get_layer("backbone").get_layer("bn_Conv1")
+        return found, norm.moving_variance.numpy()
+
+    expected_loss, expected_variance = one_step(1, sync_batch_norm=False)
+    loss_value, variance = one_step(2, sync_batch_norm=True)
+    assert loss_value == pytest.approx(expected_loss, rel=1e-3)
+    np.testing.assert_allclose(variance, expected_variance, rtol=1e-4)
+    assert one_step(2, sync_batch_norm=False)[0] != pytest.approx(expected_loss, rel=1e-2)
+
+
 @pytest.mark.parametrize("bad_replica", [0, 1])
 def test_an_overflow_on_one_replica_skips_the_step_on_all(bad_replica: int) -> None:
     cluster = _cluster(2)
@@ -150,3 +181,25 @@ def test_moving_statistics_become_the_mean_of_the_replicas() -> None:
     average()
     for value in cluster.strategy.experimental_local_results(mean.value):
         np.testing.assert_allclose(value.numpy(), (apart[0] + apart[1]) / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adamw"])
+def test_a_restarted_optimizer_steps_like_a_new_one(name: str) -> None:
+    def one_step(steps_before: int) -> list[np.ndarray]:
+        net = _net()
+        net.get_layer("backbone").layers[-1].trainable = False
+        opt = optimizer.build(net, name=name, momentum=None, weight_decay=0.01, precision="float32")
+        start = [variable.numpy() for variable in net.trainable_variables]
+        train_step = step.make_train_step(_cluster(1).strategy, net, opt, LOSS, global_batch=8)
+        batch = [tf.constant(IMAGES), tf.constant(LABELS)]
+        for _ in range(steps_before):
+            train_step(batch, tf.constant(0.1))
+        if steps_before:
+            optimizer.restart(opt)
+            for variable, value in zip(net.trainable_variables, start, strict=True):
+                variable.assign(value)
+        train_step(batch, tf.constant(0.1))
+        return [variable.numpy() for variable in net.trainable_variables]
+
+    for fresh, restarted in zip(one_step(0), one_step(5), strict=True):
+        np.testing.assert_allclose(restarted, fresh, rtol=1e-5, atol=1e-7)

@@ -14,19 +14,26 @@ import sys
 import time
 
 import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline import manifest as manifest_lib
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 CONFIG = "--config=configs/digits_mobilenetv2.py"
-# The demo's experiment on a tenth of its data, made short: what it learns is not what is tested here.
-SHORT = [
-    CONFIG,
-    "--config.input.image_size=32",
-    "--config.model.width=0.35",
-    "--config.phases[0].epochs=3",
-    "--config.evaluate_every_epochs=1",
-]
+# Two phases on a tenth of the digits: what is learned is not what is tested here.
+SHORT_CONFIG = """
+from configs.schema import Config, Input, Model, Optimizer, Phase
+
+def get_config():
+    return Config(
+        global_batch=32,
+        input=Input(image_size=32, crop_area=(0.8, 1.0), flip=False),
+        model=Model(width=0.35, batch_norm_momentum=0.9),
+        optimizer=Optimizer(name="adamw", peak_lr=1e-3),
+        phases=(Phase(epochs=1, trainable="head"), Phase(epochs=2, freeze_batch_norm=True)),
+    )
+"""
 TIMEOUT_S = 240
 
 
@@ -50,54 +57,105 @@ def _weights(stdout: str) -> tuple[int, str]:
     return int(step), weights
 
 
+def _scalars(workdir: pathlib.Path, tag: str) -> list[tuple[int, float]]:
+    """(step, value) as TensorBoard reads them."""
+    events = EventAccumulator(str(workdir / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    return [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)]
+
+
 @pytest.fixture(scope="module")
-def trained(digits: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
+def short(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The flag that names the short experiment."""
+    path = tmp_path_factory.mktemp("configs") / "short.py"
+    path.write_text(SHORT_CONFIG)
+    return f"--config={path}"
+
+
+@pytest.fixture(scope="module")
+def trained(digits: str, short: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
     """(workdir, output) of an uninterrupted run of the short experiment."""
     workdir = tmp_path_factory.mktemp("trained")
-    result = _run("train", *SHORT, f"--data={digits}", f"--workdir={workdir}")
+    result = _run("train", short, f"--data={digits}", f"--workdir={workdir}")
     assert result.returncode == 0, result.stderr
     return workdir, result.stdout
 
 
+@pytest.mark.parametrize("kill_after", [2, 8], ids=["head phase", "second phase"])
 def test_killed_and_started_again_ends_where_the_uninterrupted_run_did(
-    digits: str, trained: tuple[pathlib.Path, str], tmp_path: pathlib.Path
+    digits: str, short: str, trained: tuple[pathlib.Path, str], tmp_path: pathlib.Path, kill_after: int
 ) -> None:
-    command = _command(
-        "train", *SHORT, "--config.checkpoint_every_steps=4", f"--data={digits}", f"--workdir={tmp_path}"
-    )
+    command = _command("train", short, "--config.checkpoint_every_steps=2", f"--data={digits}", f"--workdir={tmp_path}")
+    named = tmp_path / "checkpoints" / "checkpoint"
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + TIMEOUT_S
-        while not list(tmp_path.glob("checkpoints/step-4.index")):
-            assert process.poll() is None, "ended before its first checkpoint"
+        while not (named.exists() and f'"step-{kill_after}"' in named.read_text()):
+            assert process.poll() is None, "ended before it could be killed"
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
     again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert again.returncode == 0, again.stderr
-    resumed_at = int(re.search(r"steps (\d+) to", again.stderr).group(1))
-    assert resumed_at >= 4
+    resumed_at, last_step = map(int, re.search(r"steps (\d+) to (\d+)", again.stderr).groups())
+    assert kill_after <= resumed_at < last_step
+    # Not only as many steps: the same ones, to the last bit.
     assert _weights(again.stdout) == _weights(trained[1])
-    step = _weights(again.stdout)[0]
     history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert [row["step"] for row in history] == sorted({row["step"] for row in history})
-    assert history[-1]["step"] == step
+    assert history[-1]["step"] == last_step
 
 
-def test_a_finished_run_says_so_and_trains_no_further(digits: str, trained: tuple[pathlib.Path, str]) -> None:
+def test_a_finished_run_says_so_and_trains_no_further(
+    digits: str, short: str, trained: tuple[pathlib.Path, str]
+) -> None:
     workdir, output = trained
-    again = _run("train", *SHORT, f"--data={digits}", f"--workdir={workdir}")
+    again = _run("train", short, f"--data={digits}", f"--workdir={workdir}")
     assert again.returncode == 0, again.stderr
     assert _weights(again.stdout) == _weights(output)
 
 
-def test_another_config_in_the_same_workdir_is_refused(digits: str, trained: tuple[pathlib.Path, str]) -> None:
-    result = _run("train", *SHORT, "--config.optimizer.peak_lr=0.5", f"--data={digits}", f"--workdir={trained[0]}")
+def test_what_was_logged_can_be_read_back(trained: tuple[pathlib.Path, str]) -> None:
+    workdir, output = trained
+    history = [json.loads(line) for line in (workdir / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in history] == [6, 12, 16]  # 190 examples are 5.9 steps of 32: 5 and 11
+    for tag, key in (("validation/accuracy", "validation_accuracy"), ("train/learning_rate", "learning_rate")):
+        assert _scalars(workdir, tag) == [(row["step"], pytest.approx(row[key])) for row in history]
+    assert all(rate > 0 for _, rate in _scalars(workdir, "speed/examples_per_s"))
+    assert all(0 <= share <= 1 for _, share in _scalars(workdir, "speed/input_wait_share"))
+    assert f"{history[-1]['validation_accuracy']:.2%}" in output
+
+
+@pytest.mark.parametrize(
+    ("trainable", "message"),
+    [("all", r"the loss became (nan|inf) between steps \d+ and \d+"), ("head", r"is no longer finite after step \d+")],
+)
+def test_what_is_no_number_stops_the_run_and_is_not_saved(
+    digits: str, short: str, tmp_path: pathlib.Path, trainable: str, message: str
+) -> None:
+    result = _run(
+        "train",
+        short,
+        "--config.optimizer.peak_lr=1e30",
+        f"--config.phases[0].trainable={trainable}",
+        "--config.log_every_steps=1",
+        f"--data={digits}",
+        f"--workdir={tmp_path}",
+    )
+    assert result.returncode == 2
+    assert re.search(message, result.stderr.splitlines()[-1])
+    assert not list(tmp_path.glob("checkpoints/step-*"))
+
+
+def test_another_config_in_the_same_workdir_is_refused(
+    digits: str, short: str, trained: tuple[pathlib.Path, str]
+) -> None:
+    result = _run("train", short, "--config.optimizer.peak_lr=0.5", f"--data={digits}", f"--workdir={trained[0]}")
     assert result.returncode == 2
     assert re.search(r"config\.optimizer\.peak_lr was [\d.]+, now 0\.5", result.stderr.splitlines()[-1])
 
 
-def test_two_workers_end_with_the_same_weights(digits: str, tmp_path: pathlib.Path) -> None:
-    """The demo's own config, 20 steps, two processes over loopback."""
+def _two_workers(*arguments: str) -> list[tuple[str, str]]:
+    """(stdout, stderr) of both processes."""
     with socket.socket() as first, socket.socket() as second:  # both open, so that the ports differ
         for sock in (first, second):
             sock.bind(("127.0.0.1", 0))
@@ -107,14 +165,7 @@ def test_two_workers_end_with_the_same_weights(digits: str, tmp_path: pathlib.Pa
         config = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
         processes.append(
             subprocess.Popen(
-                _command(
-                    "train",
-                    CONFIG,
-                    "--config.max_steps=20",
-                    f"--data={digits}",
-                    f"--workdir={tmp_path}",
-                    "--strategy=multi_worker",
-                ),
+                _command("train", *arguments, "--strategy=multi_worker"),
                 cwd=REPOSITORY,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -128,10 +179,48 @@ def test_two_workers_end_with_the_same_weights(digits: str, tmp_path: pathlib.Pa
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], [stderr[-2000:] for _, stderr in outputs]
-    (first_step, first_weights), (second_step, second_weights) = (_weights(stdout) for stdout, _ in outputs)
-    assert first_step == second_step == 20
-    assert first_weights == second_weights
-    assert "2 replicas" in outputs[0][1]
+    return outputs
+
+
+def test_two_workers_end_with_the_same_weights(digits: str, tmp_path: pathlib.Path) -> None:
+    """The demo's own config, 20 steps, two processes over loopback; then both go on for two more."""
+    arguments = [CONFIG, f"--data={digits}", f"--workdir={tmp_path}"]
+    first, second = _two_workers(*arguments, "--config.max_steps=20")
+    assert "2 replicas" in first[1]
+    assert _weights(first[0]) == _weights(second[0])
+    assert _weights(first[0])[0] == 20
+    first_again, second_again = _two_workers(*arguments, "--config.max_steps=22")
+    assert "steps 20 to 22" in first_again[1]
+    assert _weights(first_again[0]) == _weights(second_again[0])
+    assert _weights(first_again[0])[0] == 22
+    assert _weights(first_again[0])[1] != _weights(first[0])[1]
+
+
+def test_two_workers_learn_what_one_process_does(digits: str, short: str, tmp_path: pathlib.Path) -> None:
+    """The same examples in each global batch, the same gradients, and validation over all examples, each once.
+
+    With dropout off, whose masks rightly differ, and batch norm frozen, which would normalise over each worker's part.
+    """
+    arguments = [
+        short,
+        "--config.model.dropout=0.0",
+        "--config.phases[0].trainable=all",
+        "--config.phases[0].freeze_batch_norm=true",
+        # Adam divides by the gradient, so what is rounding in the gradient would become a whole step.
+        "--config.optimizer.name=sgd",
+        "--config.optimizer.peak_lr=0.01",
+        "--config.max_steps=4",
+        "--config.log_every_steps=1",
+        f"--data={digits}",
+    ]
+    alone = _run("train", *arguments, f"--workdir={tmp_path / 'one'}")
+    assert alone.returncode == 0, alone.stderr
+    _two_workers(*arguments, f"--workdir={tmp_path / 'two'}")
+    one, two = (json.loads((tmp_path / name / "history.jsonl").read_text()) for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-4)
+    losses = [_scalars(tmp_path / name, "train/loss") for name in ("one", "two")]
+    assert [step for step, _ in losses[0]] == [1, 2, 3, 4]
+    assert [value for _, value in losses[1]] == pytest.approx([value for _, value in losses[0]], rel=1e-4)
 
 
 def test_evaluate_counts_every_test_example(digits: str, trained: tuple[pathlib.Path, str]) -> None:
@@ -179,7 +268,9 @@ def test_predict_names_what_it_cannot_read_and_goes_on(
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_a_damaged_shard_is_named_before_the_first_step(digits: str, tmp_path: pathlib.Path, damage: str) -> None:
+def test_a_damaged_shard_is_named_before_the_first_step(
+    digits: str, short: str, tmp_path: pathlib.Path, damage: str
+) -> None:
     copy = tmp_path / "digits" / "1.0.0"
     shutil.copytree(digits, copy)
     shard = sorted(copy.glob("digits-train*"))[3]
@@ -187,17 +278,17 @@ def test_a_damaged_shard_is_named_before_the_first_step(digits: str, tmp_path: p
         shard.unlink()
     else:
         shard.write_bytes(shard.read_bytes()[:-100])
-    result = _run("train", *SHORT, f"--data={copy}", f"--workdir={tmp_path / 'work'}")
+    result = _run("train", short, f"--data={copy}", f"--workdir={tmp_path / 'work'}")
     assert result.returncode == 2
     assert f"shard {shard}" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "work").exists()
 
 
-def test_a_folder_without_a_manifest_is_no_dataset(digits: str, tmp_path: pathlib.Path) -> None:
+def test_a_folder_without_a_manifest_is_no_dataset(digits: str, short: str, tmp_path: pathlib.Path) -> None:
     copy = tmp_path / "digits" / "1.0.0"
     shutil.copytree(digits, copy)
     (copy / "manifest.json").unlink()
-    result = _run("train", *SHORT, f"--data={copy}", f"--workdir={tmp_path / 'work'}")
+    result = _run("train", short, f"--data={copy}", f"--workdir={tmp_path / 'work'}")
     assert result.returncode == 2
     assert "holds no finished dataset" in result.stderr.splitlines()[-1]
 
