@@ -2,7 +2,8 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALLED := .venv/.installed
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+INSTALLED := .venv/.installed-$(VERSION)
 UV := build/uv/bin/uv
 
 define CHECK_PYTHON
@@ -46,7 +47,7 @@ clean:
 	rm -rf .venv build runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is touched last, so an interrupted installation starts afresh.
+# The stamp is touched last, so an interrupted installation starts afresh; another PYTHON has another stamp.
 $(INSTALLED): requirements.lock
 	$(CHECK_PYTHON)
 	rm -rf .venv

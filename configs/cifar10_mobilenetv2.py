@@ -6,9 +6,11 @@ Data:     python -m preprocess --input=cifar10-10k-train --output=data --name=ci
 Command:  python -m trainer train --config=configs/cifar10_mobilenetv2.py --data=data/cifar10/1.0.0 \
               --workdir=runs/cifar10
           python -m trainer evaluate --workdir=runs/cifar10 --data=data/cifar10_test/1.0.0 --split=test
-Hardware: CIFAR_HARDWARE
-Time:     CIFAR_TIME
-Result:   CIFAR_RESULT
+          (with --config.model.weights=… where Keras can't download ImageNet's)
+Hardware: two CPU cores, no accelerator
+Time:     28 min 45 s to train, at about 60 images/s
+Result:   83.64 % on the 10,000 official test images; on validation 80.05 % after 5 epochs, 82.25 % after 9 and 83.80 %
+          at the end, so another half hour may be worth a point or two
 """
 
 from configs.schema import Config, Input, Loss, Model, Optimizer, Phase
@@ -25,6 +27,6 @@ def get_config() -> Config:
         loss=Loss(label_smoothing=0.1),
         phases=(
             Phase(epochs=1, trainable="head"),
-            Phase(epochs=12, trainable="all", lr_scale=0.5, warmup_epochs=0.5),
+            Phase(epochs=12, trainable="all", lr_scale=0.2, warmup_epochs=1),
         ),
     )

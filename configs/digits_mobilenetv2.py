@@ -1,4 +1,11 @@
-"""Placeholder header."""
+"""The demo: scikit-learn's 1,797 handwritten digits, 10 classes, a small MobileNetV2 from scratch.
+
+Data:     python infra/demo/write_digits.py digits && python -m preprocess --input=digits --output=data --name=digits
+Command:  python -m trainer train --config=configs/digits_mobilenetv2.py --data=data/digits/1.0.0 --workdir=runs/digits
+Hardware: DIGITS_HARDWARE
+Time:     DIGITS_TIME
+Result:   DIGITS_RESULT
+"""
 
 from configs.schema import Config, Input, Loss, Model, Optimizer, Phase
 
@@ -6,11 +13,13 @@ from configs.schema import Config, Input, Loss, Model, Optimizer, Phase
 def get_config() -> Config:
     return Config(
         global_batch=32,
-        # Scans are 8x8 pixels and fill their frame: no mirrored digits, no crop that cuts a stroke off.
-        input=Input(image_size=32, crop_area=(0.8, 1.0), flip=False, crop_fraction=1.0),
-        model=Model(backbone="mobilenetv2", width=0.5, weights="none", batch_norm_momentum=0.9),
-        optimizer=Optimizer(name="adamw", peak_lr=3e-3, weight_decay=0.05),
+        # Scans are 8x8 pixels and fill their frame: nothing is mirrored, and a small crop would cut strokes off. They
+        # are enlarged 16 times because MobileNetV2 halves five times; on validation 32 pixels gave 94 %, 64 gave 98 %.
+        input=Input(image_size=128, crop_area=(0.8, 1.0), flip=False, crop_fraction=1.0),
+        # In 629 steps only fast moving averages arrive.
+        model=Model(backbone="mobilenetv2", width=0.35, weights="none", batch_norm_momentum=0.9),
+        optimizer=Optimizer(name="sgd", peak_lr=0.1, weight_decay=5e-3),
         loss=Loss(label_smoothing=0.1),
-        phases=(Phase(epochs=25, warmup_epochs=2),),
+        phases=(Phase(epochs=14, warmup_epochs=2),),
         evaluate_every_epochs=5,
     )
