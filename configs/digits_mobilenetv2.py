@@ -2,9 +2,10 @@
 
 Data:     python infra/demo/write_digits.py digits && python -m preprocess --input=digits --output=data --name=digits
 Command:  python -m trainer train --config=configs/digits_mobilenetv2.py --data=data/digits/1.0.0 --workdir=runs/digits
-Hardware: DIGITS_HARDWARE
-Time:     DIGITS_TIME
-Result:   DIGITS_RESULT
+Hardware: two CPU cores, no accelerator
+Time:     2 min 35 s to train; the whole of `make demo` 2 min 55 s after installation
+Result:   98.88 % on the 179 test images (2 wrong), 98.33 % on validation; another processor rounds otherwise and may
+          get one or two more or fewer right
 """
 
 from configs.schema import Config, Input, Loss, Model, Optimizer, Phase

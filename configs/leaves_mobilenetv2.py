@@ -2,9 +2,11 @@
 
 Data:     python -m preprocess --input=banana-leaf --output=data --name=leaves
 Command:  python -m trainer train --config=configs/leaves_mobilenetv2.py --data=data/leaves/1.0.0 --workdir=runs/leaves
-Hardware: LEAVES_HARDWARE
-Time:     LEAVES_TIME
-Result:   LEAVES_RESULT
+          (with --config.model.weights=… where Keras can't download ImageNet's)
+Hardware: two CPU cores, no accelerator
+Time:     1 min 56 s to train
+Result:   97.75 % on the 89 test photos (2 wrong), 97.75 % on validation; of the 937 files 897 are written, 38 are
+          copies and 2 are the same photo under two classes
 """
 
 from configs.schema import Config, Input, Loss, Model, Optimizer, Phase
