@@ -22,5 +22,5 @@ def get_config() -> Config:
         optimizer=Optimizer(name="sgd", peak_lr=0.1, weight_decay=5e-3),
         loss=Loss(label_smoothing=0.1),
         phases=(Phase(epochs=14, warmup_epochs=2),),
-        evaluate_every_epochs=5,
+        evaluate_every_epochs=2,
     )

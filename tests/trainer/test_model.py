@@ -112,6 +112,7 @@ def test_what_does_not_exist_is_refused() -> None:
         _build(backbone="alexnet")
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container")  # Keras' own notes on the way to its error
 def test_weights_of_another_network_are_refused_in_one_line(tmp_path: pathlib.Path) -> None:
     _build(width=0.5).get_layer("backbone").save_weights(tmp_path / "half.weights.h5")
     with pytest.raises(InputError, match="can't be loaded into mobilenetv2") as caught:
