@@ -59,6 +59,27 @@ def test_pretrained_efficientnet_sees_what_keras_shows_it(tmp_path: pathlib.Path
     np.testing.assert_allclose(stem(scaled), x, rtol=1e-4, atol=1e-4)
 
 
+def test_weights_by_name_bring_their_statistics_into_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The download is replaced by a network with the statistics of one; what happens to it afterwards is ours."""
+    original = keras.applications.EfficientNetB0
+
+    def published(weights: str | None, **options: object) -> keras.Model:
+        net = original(weights=None, **options)
+        if weights == "imagenet":
+            normalization = next(layer for layer in net.layers if isinstance(layer, keras.layers.Normalization))
+            normalization.adapt_mean.assign(model._IMAGENET_MEAN)
+            normalization.adapt_variance.assign(model._IMAGENET_STD)
+            normalization.finalize_state()
+        return net
+
+    monkeypatch.setattr(keras.applications, "EfficientNetB0", published)
+    features = _build(backbone="efficientnet_b0", weights="imagenet").get_layer("backbone")
+    stem = keras.Model(features.inputs, features.get_layer("stem_conv_pad").input)
+    expected = (0.5 - np.array(model._IMAGENET_MEAN)) / np.sqrt(model._IMAGENET_STD)
+    grey = np.full([1, 64, 64, 3], 127.5, np.float32)
+    np.testing.assert_allclose(stem(grey)[0, 0, 0], expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("backbone", ["mobilenetv2", "efficientnet_b0"])
 def test_logits_are_float32_under_a_mixed_policy(backbone: str) -> None:
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
