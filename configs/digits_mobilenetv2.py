@@ -3,7 +3,7 @@
 Data:     python infra/demo/write_digits.py digits && python -m preprocess --input=digits --output=data --name=digits
 Command:  python -m trainer train --config=configs/digits_mobilenetv2.py --data=data/digits/1.0.0 --workdir=runs/digits
 Hardware: two CPU cores, no accelerator
-Time:     2 min 35 s to 3 min 15 s to train; the whole of `make demo` 2 min 55 s to 3 min 54 s after installation
+Time:     about 3 min to train; the whole of `make demo` 2 min 55 s to 4 min 7 s after installation
 Result:   98.88 % on the 179 test images (2 wrong), 98.33 % on validation, with TF_NUM_INTEROP_THREADS=1 as in the demo;
           without it the order of TensorFlow's sums differs from run to run, and two runs gave 98.88 and 98.32 %
 """
