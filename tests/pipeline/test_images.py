@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline import images
+from pipeline.errors import InputError
+from pipeline.images import Storing
+from tests.pipeline.pictures import UPRIGHT, encode, kinds, photo, pixels
 
 RNG = np.random.default_rng(0)
-# Smooth enough for JPEG to keep, different in every corner.
-RED, BLUE = np.meshgrid(np.linspace(0, 255, 48), np.linspace(0, 255, 32))
-UPRIGHT = np.stack([RED, np.full_like(RED, 60), BLUE], axis=-1).astype(np.uint8)
 # How a camera stores the upright image for each value: where row 0 and column 0 are, CIPA DC-008 section 4.6.4.
 STORED = {
     1: UPRIGHT,
@@ -28,19 +28,6 @@ STORED = {
     7: UPRIGHT.transpose(1, 0, 2)[::-1, ::-1],
     8: UPRIGHT.transpose(1, 0, 2)[:, ::-1],
 }
-
-
-def encode(image: Image.Image, format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def pixels(data: bytes) -> np.ndarray[Any, Any]:
-    """What the decoder of training sees."""
-    tf = pytest.importorskip("tensorflow")
-    decoded: np.ndarray[Any, Any] = tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
-    return decoded
 
 
 def oriented(orientation: int, format: str, **options: Any) -> bytes:
@@ -83,17 +70,8 @@ def test_plain_jpeg_is_kept_byte_for_byte(options: dict[str, Any]) -> None:
     source = encode(Image.fromarray(UPRIGHT), "JPEG", **options)
     result = images.standardize(source)
     assert result == images.StandardImage(source, 48, 32, kept=True)
-    assert images.standardize(source, encode=False) == result
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
-def test_other_modes_become_the_rgb_that_pillow_shows(mode: str) -> None:
-    image = Image.fromarray(RNG.integers(0, 256, (9, 7, 3), np.uint8)).convert(mode)
-    result = images.standardize(encode(image, "PNG"))
-    assert not result.kept
-    np.testing.assert_array_equal(pixels(result.data), np.asarray(image.convert("RGB")))
-    facts = images.standardize(encode(image, "PNG"), encode=False)
-    assert (facts.data, facts.width, facts.height, facts.kept) == (b"", 7, 9, False)
+    facts = images.inspect(source)
+    assert (facts.width, facts.height, facts.kept) == (48, 32, True)
 
 
 def test_cmyk_jpeg_stays_jpeg_and_becomes_rgb() -> None:
@@ -127,40 +105,6 @@ def test_mpo_is_read_as_its_first_picture() -> None:
     assert np.abs(pixels(result.data).astype(int) - [255, 0, 0]).max() < 6
 
 
-def png_that_declares(width: int, height: int) -> bytes:
-    return encode(Image.new("1", (width, height)), "PNG")
-
-
-@pytest.mark.parametrize(
-    ("source", "code"),
-    [
-        (b"", "empty_file"),
-        (b"this is a text file named .jpg", "not_an_image"),
-        (b"\xff\xd8\xff", "not_an_image"),
-        (png_that_declares(20000, 20000), "too_many_pixels"),
-        (png_that_declares(10000, 9000), "too_many_pixels"),  # beyond our limit, below the one at which Pillow raises
-        (encode(Image.fromarray(RNG.integers(0, 60000, (4, 4), np.uint16)), "PNG"), "unsupported_depth"),
-        (encode(Image.fromarray(RNG.random((4, 4), np.float32)), "TIFF"), "unsupported_depth"),
-        (encode(Image.fromarray(RNG.integers(0, 256, (32, 48, 3), np.uint8)), "JPEG")[:-300], "cannot_decode"),
-        (encode(Image.fromarray(UPRIGHT), "PNG")[:-60], "cannot_decode"),
-    ],
-)
-def test_what_cannot_be_used_is_refused_by_code(source: bytes, code: str) -> None:
-    assert len(source) < 60_000
-    with pytest.raises(images.ImageError) as caught:
-        images.standardize(source, encode=False)
-    assert caught.value.code == code
-    assert code in images.REASONS
-
-
-def test_sixteen_bit_colour_is_refused_though_pillow_would_reduce_it() -> None:
-    import tensorflow as tf  # Pillow writes no such file
-
-    source = tf.io.encode_png(tf.constant(RNG.integers(0, 60000, (4, 4, 3), np.uint16))).numpy()
-    with pytest.raises(images.ImageError, match="unsupported_depth: 16 bits"):
-        images.standardize(source, encode=False)
-
-
 def test_a_png_with_a_wrong_checksum_is_damaged() -> None:
     source = bytearray(encode(Image.fromarray(UPRIGHT), "PNG"))
     source[-13] ^= 1  # the last byte of the pixels' checksum; Pillow decodes it, TensorFlow would not
@@ -177,15 +121,7 @@ def test_an_image_without_its_end_marker_is_encoded_again(format: str, tail: byt
     assert np.abs(pixels(result.data).astype(int) - UPRIGHT).mean() < 3
 
 
-SEEDS = [
-    encode(Image.fromarray(UPRIGHT), "JPEG"),
-    encode(Image.fromarray(UPRIGHT), "JPEG", progressive=True),
-    encode(Image.fromarray(UPRIGHT), "PNG"),
-    encode(Image.fromarray(UPRIGHT), "PNG", compress_level=0),
-    encode(Image.fromarray(UPRIGHT).convert("L"), "JPEG"),
-    encode(Image.fromarray(UPRIGHT), "WEBP"),
-    oriented(6, "JPEG"),
-]
+SEEDS = [*kinds().values()]
 
 
 @settings(max_examples=300, deadline=None)
@@ -204,3 +140,161 @@ def test_whatever_is_accepted_trains(source: bytes, edits: list[tuple[int, bytes
     except images.ImageError:
         return
     assert pixels(result.data).shape == (result.height, result.width, 3)
+
+
+@pytest.mark.parametrize(
+    "given", [{"shorter_side": -1}, {"jpeg_quality": 0}, {"jpeg_quality": 101}, {"chroma": "4:2:2"}]
+)
+def test_settings_check_themselves(given: dict[str, Any]) -> None:
+    name, value = next(iter(given.items()))
+    with pytest.raises(InputError, match=f"{name} is {value!r}: expected"):
+        Storing(**given)
+
+
+@pytest.mark.parametrize("side", [0, 20, 32, 500])
+@pytest.mark.parametrize("kind", kinds())
+def test_inspection_says_what_storing_does(kind: str, side: int) -> None:
+    source, storing = kinds()[kind], Storing(shorter_side=side)
+    if kind in ("tiff, float", "text", "svg", "nothing"):
+        errors = []
+        for function in (images.standardize, images.inspect):
+            with pytest.raises(images.ImageError) as caught:
+                function(source, storing)
+            errors.append(str(caught.value))
+        assert errors[0] == errors[1]
+        return
+    stored = images.standardize(source, storing)
+    facts = images.inspect(source, storing)
+    assert facts.kept == stored.kept == (stored.data == source)
+    assert (facts.width, facts.height) == ((32, 48) if "turned" in kind else (48, 32))
+    assert facts.preview.shape == (facts.height, facts.width, 3)
+    assert facts.preview.dtype == np.uint8
+    shorter = side if 0 < side < 32 else 32
+    assert sorted((stored.width, stored.height)) == [shorter, shorter * 3 // 2]
+    shown = pixels(stored.data)
+    assert shown.shape == (stored.height, stored.width, 3)
+    resized = np.asarray(Image.fromarray(facts.preview).resize((stored.width, stored.height), Image.Resampling.BICUBIC))
+    assert np.abs(resized.astype(int) - shown).mean() < 8  # the same picture, apart from JPEG's loss
+
+
+@pytest.mark.parametrize(
+    ("kind", "storing", "signature"),
+    [
+        ("jpeg, turned", Storing(), b"\xff\xd8"),
+        ("webp", Storing(), b"\xff\xd8"),
+        ("heic", Storing(), b"\xff\xd8"),
+        ("avif", Storing(), b"\xff\xd8"),
+        ("tiff, jpeg", Storing(), b"\xff\xd8"),
+        ("webp", Storing(20, lossless=True), b"\xff\xd8"),
+        ("webp, lossless with alpha", Storing(), b"\x89PNG"),
+        ("png, alpha", Storing(), b"\x89PNG"),
+        ("png, alpha", Storing(100), b"\x89PNG"),
+        ("png", Storing(20), b"\xff\xd8"),
+        ("png", Storing(20, lossless=True), b"\x89PNG"),
+        ("gif", Storing(20), b"\xff\xd8"),
+        ("gif", Storing(20, lossless=True), b"\x89PNG"),
+    ],
+)
+def test_what_is_stored_as_jpeg_and_what_as_png(kind: str, storing: Storing, signature: bytes) -> None:
+    result = images.standardize(kinds()[kind], storing)
+    assert result.data.startswith(signature)
+    assert not result.kept
+
+
+def test_quality_and_chroma_reach_the_file() -> None:
+    def stored(storing: Storing) -> Any:
+        return Image.open(io.BytesIO(images.standardize(photo(), storing).data))
+
+    usual, small = stored(Storing(100)), stored(Storing(100, jpeg_quality=50, chroma="4:2:0"))
+    assert [layer[1:3] for layer in usual.layer] == [(1, 1)] * 3
+    assert [layer[1:3] for layer in small.layer] == [(2, 2), (1, 1), (1, 1)]
+    # The quantisation table of ITU-T T.81, annex K.1 is that of quality 50; libjpeg halves its steps ten times by 95.
+    assert small.quantization[0][:4] == [16, 11, 10, 16]
+    assert usual.quantization[0][:4] == [2, 1, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["china", "flower"])
+@pytest.mark.parametrize("side", [50, 99, 106, 200, 256])
+def test_decoding_at_a_smaller_scale_loses_nothing_that_shows(name: str, side: int) -> None:
+    result = images.standardize(photo(name), Storing(side, jpeg_quality=100))
+    size = round(640 * side / 427), side
+    assert (result.width, result.height) == size
+    full = Image.open(io.BytesIO(photo(name))).convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    stored = Image.open(io.BytesIO(result.data))
+    error = np.square(np.asarray(stored).astype(float) - np.asarray(full)).mean()
+    assert error < 255**2 / 10**4.2  # 42 dB: bilinear instead of bicubic would differ by more
+
+
+def test_long_strips_keep_at_least_one_pixel() -> None:
+    strip = encode(Image.new("RGB", (30_000, 1), "red"), "PNG")
+    assert images.standardize(strip, Storing(256)).kept
+    assert images.inspect(strip).preview.shape == (1, 7500, 3)
+    wide = images.standardize(encode(Image.new("L", (80_000, 4)), "PNG"), Storing(3))
+    assert (wide.width, wide.height, wide.data[:4]) == (60_000, 3, b"\xff\xd8\xff\xe0")
+    wider = images.standardize(encode(Image.new("L", (80_000, 2)), "PNG"), Storing(1))
+    assert (wider.width, wider.height) == (40_000, 1)
+    too_wide = images.standardize(encode(Image.new("L", (80_000, 10)), "PNG"), Storing(9))
+    assert (too_wide.width, too_wide.data[:4]) == (72_000, b"\x89PNG")  # JPEG ends at 65,500
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize(("width", "height"), [(640, 427), (64, 1000), (63, 90), (1100, 1300)])
+def test_the_preview_is_small_and_shows_the_picture(format: str, width: int, height: int) -> None:
+    image = Image.open(io.BytesIO(photo())).resize((width, height))
+    preview = images.inspect(encode(image, format, **({"quality": 95} if format == "JPEG" else {}))).preview
+    shown_height, shown_width, _ = preview.shape
+    assert min(shown_height, shown_width) in (range(64, 128) if min(width, height) >= 64 else [63])
+    assert shown_width / shown_height == pytest.approx(width / height, rel=0.02)
+    box = round(width / shown_width)  # each pixel is the mean of this many squared
+    rows, columns = height // box, width // box
+    expected = np.asarray(image)[: rows * box, : columns * box].reshape(rows, box, columns, box, 3).mean((1, 3))
+    assert np.abs(preview[:rows, :columns] - expected).mean() < (4 if format == "JPEG" else 0.6)
+
+
+@pytest.mark.parametrize("options", [None, {"progressive": True}, {"subsampling": 0, "restart_marker_blocks": 7}])
+def test_inspection_finds_the_damage_that_a_full_decode_finds(options: dict[str, Any] | None) -> None:
+    """Truncated at 24 offsets and with bits flipped in 60 ways, against Pillow's own full decode."""
+    whole = photo() if options is None else encode(Image.open(io.BytesIO(photo())), "JPEG", **options)
+    damaged = [whole[: len(whole) * cut // 25] for cut in range(1, 25)]
+    damaged += [whole[:-2], whole[:-1], whole]
+    for _ in range(60):
+        flipped = bytearray(whole)
+        for position in RNG.integers(2, len(whole), 3):
+            flipped[position] ^= 1 << RNG.integers(8)
+        damaged.append(bytes(flipped))
+    verdicts = []
+    for source in damaged:
+        try:
+            Image.open(io.BytesIO(source), formats=["JPEG"]).load()
+            fine = True
+        except Exception:  # noqa: BLE001
+            fine = False
+        try:
+            images.inspect(source)
+            found = True
+        except images.ImageError as error:
+            assert error.code in ("cannot_decode", "not_an_image", "too_many_pixels")  # noqa: PT017
+            found = False
+        assert found == fine
+        verdicts.append(fine)
+    assert not any(verdicts[:24])
+    assert verdicts[26]
+
+
+def test_a_thumbnail_shows_what_is_left_of_a_file() -> None:
+    whole = Image.open(io.BytesIO(photo()))
+    for source in (photo(), encode(whole, "JPEG", progressive=True), encode(whole, "PNG"), encode(whole, "BMP")):
+        expected = np.asarray(whole.resize((96, 64))).astype(int)
+        for share in (1.0, 0.6):
+            small = images.thumbnail(source[: int(len(source) * share)], 96)
+            assert small is not None
+            shown = np.asarray(Image.open(io.BytesIO(small))).astype(int)
+            assert shown.shape == (64, 96, 3)
+            upper = slice(0, 20) if source[:2] != b"BM" else slice(44, 64)  # BMP begins at the bottom
+            assert np.abs(shown - expected)[upper].mean() < 12
+    tall = images.thumbnail(kinds()["jpeg, turned"], 24)
+    assert tall is not None
+    assert Image.open(io.BytesIO(tall)).size == (16, 24)
+    for kind in ("text", "nothing", "tiff, float"):
+        assert images.thumbnail(kinds()[kind], 24) is None
+    assert images.thumbnail(encode(Image.new("1", (20_000, 20_000)), "PNG"), 24) is None
