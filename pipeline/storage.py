@@ -1,18 +1,29 @@
 """Files on local disks and in buckets behind one set of functions; a path goes in, bytes or names come out.
 
-Everything goes through fsspec, so `gs://…`, `s3://…` or `memory://…` work wherever its driver is installed.
+Everything goes through fsspec, so `gs://…`, `s3://…` or `memory://…` work wherever its driver is installed. What has to
+happen once, or only if nobody else was quicker, is in `versions`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
+import functools
 import json
 import os
+import shutil
+import stat
+import uuid
 from collections.abc import Iterator
 from typing import IO, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+from pipeline import buckets
+
+_COPY_BYTES = 16 << 20
 
 
 def join(root: str, *parts: str) -> str:
@@ -28,8 +39,14 @@ def _resolve(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The driver and the path as it wants it; local names may hold `::`, which fsspec would read as a chain."""
     if "://" not in path:
         return LocalFileSystem(), os.path.abspath(path)
-    filesystem, name = fsspec.core.url_to_fs(path)
+    # A cached listing still shows what another job has deleted, and does not show what it has written.
+    filesystem, name = fsspec.core.url_to_fs(path, use_listings_cache=False)
     return filesystem, name
+
+
+def local_name(path: str) -> str:
+    """The operating system's name of a local path."""
+    return _resolve(path)[1]
 
 
 def open_file(path: str, mode: str = "rb") -> IO[Any]:
@@ -48,6 +65,9 @@ def open_file(path: str, mode: str = "rb") -> IO[Any]:
 
 
 def read_bytes(path: str) -> bytes:
+    filesystem, name = _resolve(path)
+    if not isinstance(filesystem, LocalFileSystem):  # one request; opening would first ask for the size
+        return bytes(filesystem.cat_file(name))
     with open_file(path) as stream:
         data: bytes = stream.read()
     return data
@@ -57,24 +77,59 @@ def read_json(path: str) -> Any:
     return json.loads(read_bytes(path))
 
 
-def write_text(path: str, text: str) -> None:
-    """Writes whole or not at all: a reader sees the old content or the new, never half of it."""
+@contextlib.contextmanager
+def whole_file(path: str, scratch: str = "") -> Iterator[IO[bytes]]:
+    """Opens `path` for writing. It appears when the block ends, complete and on disk; if the block raises, not at all.
+
+    Several may write the same path at once: each writes a file of its own, and the last to end is what stays. On a
+    local disk that file lies in the folder `scratch` until then, or beside `path`; only without `scratch` are the
+    folders above it created. In a bucket an object appears when its upload is complete.
+    """
     filesystem, name = _resolve(path)
-    if isinstance(filesystem, LocalFileSystem):
-        partial = f"{name}.partial-{os.getpid()}"
-        with open_file(partial, "w") as stream:
-            stream.write(text)
+    if not isinstance(filesystem, LocalFileSystem):
+        with open_file(path, "wb") as stream:
+            try:
+                yield stream
+            except BaseException:
+                _give_up(stream)
+                raise
+        return
+    if not scratch:
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+    folder = local_name(scratch) if scratch else os.path.dirname(name)
+    partial = os.path.join(folder, f".{uuid.uuid4().hex}.partial")  # the name itself may be as long as names can be
+    try:
+        with open(partial, "xb") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, name)
-    else:  # an object appears only when its upload is complete
-        with open_file(path, "w") as stream:
-            stream.write(text)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+        raise
 
 
-def write_json(path: str, value: Any) -> None:
+def _give_up(stream: IO[Any]) -> None:
+    """Ends an upload without an object; closing alone would publish the part that was written."""
+    with contextlib.suppress(Exception):  # an upload that nobody continues vanishes by itself after a week
+        stream.discard()  # type: ignore[attr-defined]  # fsspec's
+    stream.closed = True  # type: ignore[misc]  # fsspec's close() does nothing then
+
+
+def write_bytes(path: str, data: bytes, scratch: str = "") -> None:
+    """Writes whole or not at all: a reader sees the old content or the new, never half of it."""
+    with whole_file(path, scratch) as stream:
+        stream.write(data)
+
+
+def write_text(path: str, text: str, scratch: str = "") -> None:
+    write_bytes(path, text.encode(), scratch)
+
+
+def write_json(path: str, value: Any, scratch: str = "") -> None:
     # ASCII only: file and class names need not be valid Unicode on disk, and escapes carry even those.
-    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n", scratch)
 
 
 def exists(path: str) -> bool:
@@ -93,6 +148,18 @@ def size_bytes(path: str) -> int:
     return int(filesystem.size(name))
 
 
+def identity(path: str) -> str:
+    """Tells this file from what may stand there later, even with the same content.
+
+    Raises FileNotFoundError where there is no such file.
+    """
+    filesystem, name = _resolve(path)
+    if isinstance(filesystem, LocalFileSystem):
+        found = os.stat(name)
+        return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+    return str(filesystem.ukey(name))
+
+
 def children(path: str) -> list[tuple[str, bool]]:
     """(name, is a folder or a link to one) of everything directly inside `path`, sorted by name."""
     filesystem, name = _resolve(path)
@@ -102,6 +169,7 @@ def children(path: str) -> list[tuple[str, bool]]:
             entry["type"] == "directory" or bool(entry.get("islink") and filesystem.isdir(entry["name"])),
         )
         for entry in filesystem.ls(name, detail=True)
+        if entry["name"].rstrip("/") != name.rstrip("/")  # a bucket's folder may be listed inside itself
     )
 
 
@@ -124,18 +192,141 @@ def files_under(path: str) -> Iterator[str]:
     yield from walk(root, "")
 
 
-def move(source: str, target: str) -> None:
-    filesystem, name = _resolve(source)
-    target_name = _resolve(target)[1]
-    filesystem.makedirs(filesystem._parent(target_name), exist_ok=True)
-    if isinstance(filesystem, LocalFileSystem):
-        os.replace(name, target_name)
-    else:
-        filesystem.mv(name, target_name)
+def scan(path: str) -> Iterator[tuple[str, bool, OSError | None]]:
+    """(file relative to `path`, whether it is a link, None) of everything in `path` and below that is no folder.
+
+    Links are never followed. A folder that cannot be listed comes as ("folder/", False, why), and the rest goes on; in
+    a bucket it raises, because there it is the bucket's failure. Files come in sorted order, folders after them.
+    """
+    filesystem, root = _resolve(path)
+    lister = _list_local if isinstance(filesystem, LocalFileSystem) else functools.partial(_list_remote, filesystem)
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            entries = lister(f"{root}/{folder}")
+        except OSError as error:
+            if not isinstance(filesystem, LocalFileSystem):
+                raise
+            yield folder, False, error
+            continue
+        for name, is_folder, is_link in entries:
+            if not is_folder:
+                yield folder + name, is_link, None
+        waiting += [f"{folder}{name}/" for name, is_folder, _ in reversed(entries) if is_folder]
+
+
+def _list_local(folder: str) -> list[tuple[str, bool, bool]]:
+    """(name, is a folder, is a link), sorted. The kinds come with the names, so no file is asked for anything."""
+    with os.scandir(folder) as entries:
+        return sorted((entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in entries)
+
+
+def _list_remote(filesystem: fsspec.AbstractFileSystem, folder: str) -> list[tuple[str, bool, bool]]:
+    folder = folder.rstrip("/")
+    entries = filesystem.ls(folder, detail=True)
+    filesystem.invalidate_cache(folder)  # drivers keep listings for ever, and ten million names fill a worker's memory
+    names = ((entry["name"].rstrip("/"), entry["type"] == "directory") for entry in entries)
+    # A folder made by hand in a bucket is an empty object of its own name, which is listed inside itself.
+    return sorted((name[len(folder) + 1 :], is_folder, False) for name, is_folder in names if name != folder)
+
+
+def read_part(path: str, start_byte: int, limit_bytes: int) -> bytes:
+    """At most `limit_bytes` bytes from `start_byte` on, by one request; fewer where the file ends.
+
+    Raises:
+      OSError: where it cannot be read. Pipes, devices and sockets count as such, and are not waited for.
+    """
+    filesystem, name = _resolve(path)
+    if not isinstance(filesystem, LocalFileSystem):
+        try:
+            data: bytes = filesystem.cat_file(name, start=start_byte, end=start_byte + limit_bytes)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception:
+            if filesystem.size(name) <= start_byte:  # HTTP has no range for nothing and answers 416
+                return b""
+            raise
+        return data
+    file = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", name)
+        end = min(status.st_size, start_byte + limit_bytes)
+        parts = []
+        while start_byte < end and (part := os.pread(file, end - start_byte, start_byte)):
+            parts.append(part)
+            start_byte += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        os.close(file)
+
+
+def copy(source: str, target: str) -> None:
+    """Copies one file; inside Google Cloud Storage no byte leaves it."""
+    if buckets.holds(source) and buckets.holds(target):
+        buckets.copy(source, target)
+        return
+    with open_file(source) as reader, whole_file(target) as writer:
+        shutil.copyfileobj(reader, writer, _COPY_BYTES)
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Puts the content of `source` at `target`: as a second name of the same file where the disk can, else as a copy.
+
+    Nothing of ours writes into a file that exists, so the two names can't come to differ by surprise.
+    """
+    if is_local(source) and is_local(target):
+        name = local_name(target)
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+        partial = os.path.join(os.path.dirname(name), f".{uuid.uuid4().hex}.partial")
+        try:
+            os.link(local_name(source), partial)
+        except FileNotFoundError:
+            raise
+        except OSError:  # another disk, a file system without links, or somebody else's file
+            pass
+        else:
+            os.replace(partial, name)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)  # rename does nothing where both are names of one file already
+            return
+    copy(source, target)
+
+
+def sync_folder(path: str) -> None:
+    """Returns when the names in a local folder are on disk; files have to be synced before."""
+    descriptor = os.open(local_name(path), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def exclusive(folder: str) -> Iterator[None]:
+    """Waits until no other process of this machine is inside such a block for the same local folder.
+
+    Where the file system has no locks it does not wait.
+    """
+    descriptor = os.open(local_name(folder), os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remove_tree(path: str) -> None:
-    """Deletes `path` and all below it; no error where there is nothing."""
+    """Deletes `path` and all below it; no error where there is nothing, or where somebody else deletes it as well."""
+    if buckets.holds(path):
+        buckets.remove_tree(path)
+        return
     filesystem, name = _resolve(path)
-    if filesystem.exists(name):
-        filesystem.rm(name, recursive=True)
+    while filesystem.exists(name):
+        try:
+            filesystem.rm(name, recursive=True)
+        except FileNotFoundError:
+            continue
