@@ -65,6 +65,23 @@ def test_as_many_streams_as_divide_shards_and_batch(shards: int, global_batch: i
     assert len(order.deal(_split(*[3] * shards), global_batch=global_batch)) == streams
 
 
+@pytest.mark.parametrize(
+    ("counts", "streams"),
+    [
+        ([5] * 8 + [1, 1, 0, 0, 0, 0, 0, 0], 8),  # two images were added in as many shards as there were
+        ([5] * 8 + [0] * 7 + [1], 8),
+        ([5] * 8 + [5] * 8, 16),
+        ([6, 6, 5, 5, 2, 1, 1, 1], 4),
+        ([5] * 5 + [1, 0, 0, 0, 0, 0, 0, 0], 1),
+    ],
+)
+def test_added_shards_leave_the_streams_balanced(counts: list[int], streams: int) -> None:
+    dealt = order.deal(_split(*counts), global_batch=64)
+    assert len(dealt) == streams
+    assert all(stream.examples for stream in dealt)
+    assert sum(stream.examples for stream in dealt) == sum(counts)
+
+
 def test_position_is_by_hand() -> None:
     stream = order.Stream(0, (Shard("a", 5, 0, ""), Shard("b", 6, 0, "")))
     # 9 steps at 16 examples from 4 streams take 36 of this one's: three times 11, and 3 more.
