@@ -8,16 +8,15 @@ import io
 import math
 import platform
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jinja2
 import matplotlib
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from pipeline import storage
+from pipeline import page, storage
 from trainer import metrics as metrics_lib
 
 FILE = "index.html"
@@ -57,9 +56,9 @@ def write_report(
     """
     content = {**metrics, "versions": package_versions()}
     storage.write_json(storage.join(report_dir, METRICS_FILE), content)
-    page = storage.join(report_dir, FILE)
-    storage.write_text(page, render(content, title=title, settings=settings, history=history))
-    return page
+    path = storage.join(report_dir, FILE)
+    storage.write_text(path, render(content, title=title, settings=settings, history=history))
+    return path
 
 
 def render(
@@ -70,43 +69,29 @@ def render(
     history: Sequence[Mapping[str, float | None]] = (),
 ) -> str:
     """The page as HTML text; arguments as in `write_report`."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
     classes, confusion = metrics["classes"], metrics["confusion"]
     missed = [
         name for name in classes if metrics["per_class"][name]["support"] and metrics["per_class"][name]["recall"] < 1
     ]
     support = [sum(row) for row in confusion]
-    return environment.get_template("report.html").render(
-        title=title,
-        metrics=metrics,
-        correct=sum(row[i] for i, row in enumerate(confusion)),
-        found={name: confusion[i][i] for i, name in enumerate(classes)},
-        majority={"name": classes[int(np.argmax(support))], "share": max(support) / metrics["examples"]},
-        weakest=sorted(missed, key=lambda name: metrics["per_class"][name]["recall"])[:_WEAKEST],
-        pairs=metrics_lib.most_confused(confusion, classes, _PAIRS),
-        as_table=len(classes) <= _TABLE_CLASSES,
-        by_index=len(classes) > _NAMED_CLASSES,
-        matrix=matrix_picture(confusion, classes),
-        curves=curves_picture(history),
-        settings=dict(_flatten(settings)),
+    return (
+        page.environment("trainer")
+        .get_template("report.html")
+        .render(
+            title=title,
+            metrics=metrics,
+            correct=sum(row[i] for i, row in enumerate(confusion)),
+            found={name: confusion[i][i] for i, name in enumerate(classes)},
+            majority={"name": classes[int(np.argmax(support))], "share": max(support) / metrics["examples"]},
+            weakest=sorted(missed, key=lambda name: metrics["per_class"][name]["recall"])[:_WEAKEST],
+            pairs=metrics_lib.most_confused(confusion, classes, _PAIRS),
+            as_table=len(classes) <= _TABLE_CLASSES,
+            by_index=len(classes) > _NAMED_CLASSES,
+            matrix=matrix_picture(confusion, classes),
+            curves=curves_picture(history),
+            settings=dict(page.flatten(settings)),
+        )
     )
-
-
-def percent(share: float) -> str:
-    """`share` in 0..1 with two decimals; 100 % and 0 % are said only of what is exactly all or nothing."""
-    text = f"{100 * share:.2f}"
-    if text == "100.00" and share < 1:
-        return "over 99.99\N{NO-BREAK SPACE}%"
-    if text == "0.00" and share > 0:
-        return "under 0.01\N{NO-BREAK SPACE}%"
-    return f"{text}\N{NO-BREAK SPACE}%"
 
 
 def package_versions() -> dict[str, str]:
@@ -201,15 +186,3 @@ def _svg(figure: Figure) -> Picture:
     width_inch, height_inch = figure.get_size_inches()
     data = base64.b64encode(stream.getvalue()).decode("ascii")
     return Picture(f"data:image/svg+xml;base64,{data}", round(96 * width_inch), round(96 * height_inch))
-
-
-def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of everything inside nested mappings and sequences of mappings: `phases[0].epochs`."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flatten(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple) and value and all(isinstance(inner, Mapping) for inner in value):
-        for index, inner in enumerate(value):
-            yield from _flatten(inner, f"{name}[{index}]")
-    else:
-        yield name, value
