@@ -25,9 +25,9 @@ def slow_folders(root: pathlib.Path) -> pathlib.Path:
     return root
 
 
-def kill_while_writing(process: subprocess.Popen[str], staging: pathlib.Path) -> None:
+def kill_while_writing(process: subprocess.Popen[str], beside: pathlib.Path) -> None:
     deadline = time.monotonic() + 60
-    while not list(staging.glob("*.tfrecord-00003-*")):
+    while not list(beside.glob("1.0.0.incomplete-*/dataset/*.tfrecord-00003-*")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -41,17 +41,19 @@ def test_killed_and_run_again(
 ) -> None:
     folders = slow_folders(tmp_path / "in")
     directory = tmp_path / "out/tiny/1.0.0"
-    staging = tmp_path / "out/tiny/1.0.0.incomplete"
-    kill_while_writing(start(input=folders, output=tmp_path / "out"), staging)
+    kill_while_writing(start(input=folders, output=tmp_path / "out"), directory.parent)
     assert not directory.exists()
-    (staging / "tiny-train.tfrecord-00000-of-00099").write_text("of a run with other settings")
-    assert command(input=folders, output=tmp_path / "out").status == 0
-    assert not staging.exists()
+    (left,) = directory.parent.iterdir()
+    (left / "dataset/tiny-train.tfrecord-00000-of-00099").write_text("of a run with other settings")
+    again = command(input=folders, output=tmp_path / "out")
+    assert again.status == 0
+    assert f"cleared the unfinished {left}\n" in again.err
+    assert list(directory.parent.iterdir()) == [directory]
     assert command(input=folders, output=tmp_path / "undisturbed").status == 0
     assert contents(directory) == contents(tmp_path / "undisturbed/tiny/1.0.0")
 
     # Replacing it is killed as well: the old one is whole until the new one is.
     before = contents(directory)
-    kill_while_writing(start(input=folders, output=tmp_path / "out", seed=7, overwrite=True), staging)
+    kill_while_writing(start(input=folders, output=tmp_path / "out", seed=7, overwrite=True), directory.parent)
     assert contents(directory) == before
     manifest.verify(str(directory), manifest.load(str(directory)), ["train", "validation", "test"])
