@@ -1,25 +1,98 @@
-"""All files with the same bytes in, at most one of them out; the others become ledger rows that name it."""
+"""All files with the same bytes in, one of them out; the others become ledger rows that name it.
+
+Also where an image learns what it is tied to: the split it already stands in, and the groups that the user named.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import collections
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from preprocess.inspection import Facts
 from preprocess.ledger import Row
 
 _NAMED = 3  # how many other files a ledger row names before it only counts
 
+Edge = tuple[bytes, bytes]
 
-def unique(same_bytes: Iterable[Facts]) -> Iterator[Facts | Row]:
-    """Keeps the first path of equal files; where they lie under several classes nobody knows which is right: none."""
-    files = sorted(same_bytes, key=lambda facts: facts.file)
-    if len({facts.class_name for facts in files}) > 1:
+
+@dataclasses.dataclass(frozen=True)
+class Pin:
+    """Where an image of an earlier version stands."""
+
+    sha256: str
+    class_name: str
+    split: str
+
+
+def hub(key: str) -> bytes:
+    """The node to which all images of the user's group `key` are tied."""
+    return hashlib.sha256(f"group/{key}".encode("utf-8", "surrogateescape")).digest()[:16]
+
+
+def unique(batches: Iterable[Sequence[Facts]], pins: Iterable[Sequence[Pin]] = ()) -> Iterator[tuple[str, Any]]:
+    """Keeps the first path of equal files, for every split that the source itself puts them into.
+
+    Yields ("main", list of Facts), ("rows", list of Row), ("edges", list of node pairs) and ("kept", number of images
+    of the earlier version that are still there).
+    """
+    by_sha256: dict[str, list[Facts]] = collections.defaultdict(list)
+    for batch in batches:
+        for facts in batch:
+            by_sha256[facts.sha256].append(facts)
+    pinned = {pin.sha256: pin for batch in pins for pin in batch}
+    kept: list[Facts] = []
+    rows: list[Row] = []
+    edges: list[Edge] = []
+    for sha256 in sorted(by_sha256):
+        pin = pinned.get(sha256)
+        files, contradicting = _agreeing(sorted(by_sha256[sha256], key=_order), pin)
+        rows += contradicting
+        by_split: dict[str, list[Facts]] = collections.defaultdict(list)
         for facts in files:
+            by_split[files[0].split if files[0].old else facts.split].append(facts)
+        for split in sorted(by_split):
+            first, *others = by_split[split]
+            kept.append(dataclasses.replace(first, split=pin.split) if pin else first)
+            rows += [facts.row("duplicate", detail=_copy_of(facts, first)) for facts in others]
+        if files:
+            edges += [(files[0].node, hub(key)) for key in sorted({facts.key for facts in files if facts.key})]
+            if len(by_split) > 1:  # an edge to itself: it has to be looked at as a group of several
+                edges.append((files[0].node, files[0].node))
+    for tag, values in (("main", kept), ("rows", rows), ("edges", edges)):
+        if values:
+            yield tag, values
+    if count := sum(facts.old or facts.sha256 in pinned for facts in kept):
+        yield "kept", count
+
+
+def _order(facts: Facts) -> tuple[Any, ...]:
+    """What is there already, then by name, then by whatever a listing says twice of one file."""
+    return not facts.old, facts.input, facts.file, facts.split, facts.class_name, facts.key
+
+
+def _copy_of(facts: Facts, first: Facts) -> str:
+    twice = (facts.input, facts.file) == (first.input, first.file)
+    return "listed twice" if twice else f"same bytes as {first.file}"
+
+
+def _agreeing(files: Sequence[Facts], pin: Pin | None) -> tuple[list[Facts], list[Row]]:
+    """Files of one class; where they lie under several and nobody knows which is right, none.
+
+    An image of an earlier version, or in a shard already, keeps its class: the contradiction is the newcomer's.
+    """
+    names = {facts.class_name for facts in files}
+    if len(names) == 1:
+        return list(files), []
+    known = files[0].class_name if files[0].old else pin.class_name if pin and pin.class_name in names else None
+    agreeing = [facts for facts in files if facts.class_name == known]
+    rows = []
+    for facts in files:
+        if facts.class_name != known:
             others = [other.file for other in files if other.class_name != facts.class_name]
             named = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED} more" if len(others) > _NAMED else "")
-            yield facts.row("quarantined", reason="conflicting_labels", detail=f"same bytes as {named}")
-        return
-    first, *others_of_class = files
-    yield first
-    for facts in others_of_class:
-        yield facts.row("duplicate", detail=f"same bytes as {first.file}")
+            rows.append(facts.row("quarantined", reason="conflicting_labels", detail=f"same bytes as {named}"))
+    return agreeing, rows

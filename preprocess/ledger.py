@@ -7,13 +7,16 @@ import dataclasses
 import hashlib
 import heapq
 import json
-from collections.abc import Iterable, Mapping
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import storage
+from pipeline.errors import InputError
+from preprocess import partitions
 
-# 100 MB at the most, which any tool still opens; one worker sorts a part in memory.
-ROWS_PER_PART = 250_000
+# About 15 MB, which any tool opens; one worker sorts a part in memory, where a row takes about 1 KB.
+ROWS_PER_PART = 2**15
 _NAMED = 5  # how many files per reason the manifest names; the parts name all
 
 
@@ -21,7 +24,8 @@ _NAMED = 5  # how many files per reason the manifest names; the parts name all
 class Row:
     """One input file. `bytes`, `width` and `height` are 0 where unknown, texts are empty where they do not apply."""
 
-    file: str
+    input: int  # index into the inputs
+    file: str  # its name in that input
     class_name: str
     bytes: int
     width: int
@@ -32,71 +36,116 @@ class Row:
     shard: str = ""
     reason: str = ""
     detail: str = ""
+    key: str = ""  # the user's group
+    group: str = ""  # of what was written: images of one group stand in one split
+    phash: str = ""  # see similarity.perceptual_hash; hex
+    texture: int = 0
+    channels: str = ""  # see inspection.channels; hex
+
+    def __reduce__(self) -> tuple[type[Row], tuple[Any, ...]]:
+        """Values without field names: these travel by the million."""
+        return Row, _VALUES(self)
 
     def to_json(self) -> str:
         """One line; non-ASCII characters are escaped, so that names which are not UTF-8 come back unchanged."""
-        names = {"class_name": "class"}
-        return json.dumps({names.get(key, key): value for key, value in dataclasses.asdict(self).items()})
+        return json.dumps({_KEYS.get(name, name): getattr(self, name) for name in _FIELDS})
+
+    @classmethod
+    def from_json(cls, line: str) -> Row:
+        """Raises KeyError, TypeError or ValueError where the line is no row."""
+        values = json.loads(line)
+        return cls(**{name: values[_KEYS.get(name, name)] for name in _FIELDS})
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Row))
+_VALUES = operator.attrgetter(*_FIELDS)
+_KEYS = {"class_name": "class"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Tally:
     """Sums over rows; any grouping of the same rows gives the same sum."""
 
-    by_class: Mapping[str, Mapping[str, int]]  # class -> status -> files
-    by_reason: Mapping[str, int]  # reason, or "duplicate" -> files
-    named: Mapping[str, tuple[str, ...]]  # the same keys -> the first few files, sorted, each with its detail
+    counts: Mapping[tuple[str, str, str], int]  # (class, status, reason or status) -> files
+    named: Mapping[str, tuple[str, ...]]  # reason or status -> the first few files, sorted, each with its detail
+
+    @property
+    def by_class(self) -> dict[str, dict[str, int]]:
+        """Class -> reason, or status where there is none -> files."""
+        result: dict[str, dict[str, int]] = collections.defaultdict(dict)
+        for (class_name, _, reason), files in sorted(self.counts.items()):
+            result[class_name][reason] = files
+        return dict(result)
+
+    @property
+    def by_reason(self) -> dict[str, int]:
+        """The same over all classes, without what was written."""
+        result: collections.Counter[str] = collections.Counter()
+        for (_, status, reason), files in sorted(self.counts.items()):
+            if status != "written":
+                result[reason] += files
+        return dict(result)
 
 
 def part_of(row: Row, parts: int) -> int:
     """Which part holds the row: by hash, so that parts are even whatever the files are called."""
-    digest = hashlib.sha256(row.file.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") % parts
+    return partitions.of_node(name_hash(row.input, row.file), parts)
+
+
+def name_hash(input: int, file: str) -> bytes:
+    """32 bytes that stand for one input file."""
+    return hashlib.sha256(f"{input}/{file}".encode("utf-8", "surrogateescape")).digest()
+
+
+def order(row: Row) -> tuple[Any, ...]:
+    """By input and name, and by all the rest where a listing names a file twice."""
+    return _VALUES(row)
 
 
 def part_count(rows: int) -> int:
     return max(1, -(-rows // ROWS_PER_PART))
 
 
-def write_part(index: int, parts: int, rows: Iterable[Row], directory: str) -> tuple[str, Tally]:
-    """Writes one JSONL file, sorted by path; returns its name and its sums."""
-    ordered = sorted(rows, key=lambda row: row.file)
+def write_part(
+    index: int, parts: int, batches: Iterable[Sequence[Row]], directory: str, scratch: str = ""
+) -> tuple[str, Tally]:
+    """Writes one JSONL file, sorted by input and name; returns its name and its sums."""
+    ordered = sorted((row for batch in batches for row in batch), key=order)
     name = f"ledger-{index:05d}-of-{parts:05d}.jsonl"
-    storage.write_text(storage.join(directory, name), "".join(row.to_json() + "\n" for row in ordered))
+    storage.write_text(storage.join(directory, name), "".join(row.to_json() + "\n" for row in ordered), scratch)
     return name, tally(ordered)
 
 
+def read_part(path: str) -> Iterator[Row]:
+    """Raises InputError where the file is damaged."""
+    with storage.open_file(path) as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                yield Row.from_json(line.decode())
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(f"{path}, line {number}, is no ledger row ({error!r}): copy the file again") from error
+
+
 def tally(rows: Iterable[Row]) -> Tally:
-    by_class: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
     files: dict[str, list[str]] = collections.defaultdict(list)
     for row in rows:
-        by_class[row.class_name][row.status] += 1
+        counts[row.class_name, row.status, row.reason or row.status] += 1
         if row.status != "written":
             # Names that are not UTF-8 are shown escaped: the manifest and the screen hold text only.
             text = f"{row.file}: {row.detail}".encode("utf-8", "backslashreplace").decode()
             files[row.reason or row.status].append(text)
-    return Tally(
-        {name: dict(counter) for name, counter in by_class.items()},
-        {reason: len(names) for reason, names in files.items()},
-        {reason: tuple(heapq.nsmallest(_NAMED, names)) for reason, names in files.items()},
-    )
+    return Tally(dict(counts), {reason: tuple(heapq.nsmallest(_NAMED, names)) for reason, names in files.items()})
 
 
 def merge(tallies: Iterable[Tally]) -> Tally:
-    by_class: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    by_reason: collections.Counter[str] = collections.Counter()
+    counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
     named: dict[str, list[str]] = collections.defaultdict(list)
     for one in tallies:
-        for class_name, counts in one.by_class.items():
-            by_class[class_name].update(counts)
-        by_reason.update(one.by_reason)
+        counts.update(one.counts)
         for reason, names in one.named.items():
             named[reason].extend(names)
-    return Tally(
-        {name: dict(counter) for name, counter in by_class.items()},
-        dict(by_reason),
-        {reason: tuple(heapq.nsmallest(_NAMED, names)) for reason, names in named.items()},
-    )
+    return Tally(dict(counts), {reason: tuple(heapq.nsmallest(_NAMED, names)) for reason, names in named.items()})
 
 
 def balance(seen: Mapping[str, int], sums: Tally) -> dict[str, Any]:
@@ -107,14 +156,17 @@ def balance(seen: Mapping[str, int], sums: Tally) -> dict[str, Any]:
     Raises:
       RuntimeError: where they differ, which is a defect of this program and not of the input.
     """
+    by_status: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for (class_name, status, _), files in sums.counts.items():
+        by_status[class_name][status] += files
     by_class = {}
-    for class_name in sorted({*seen, *sums.by_class}):
-        status = sums.by_class.get(class_name, {})
+    for class_name in sorted({*seen, *by_status}):
+        found = by_status[class_name]
         by_class[class_name] = counts = {
             "seen": seen.get(class_name, 0),
-            "written": status.get("written", 0),
-            "quarantined": status.get("quarantined", 0),
-            "duplicates": status.get("duplicate", 0),
+            "written": found.get("written", 0),
+            "quarantined": found.get("quarantined", 0),
+            "duplicates": found.get("duplicate", 0),
         }
         if 2 * counts["seen"] != sum(counts.values()):
             raise RuntimeError(f"the ledger of class {class_name!r} does not balance: {counts}")

@@ -6,16 +6,21 @@ import argparse
 import logging
 import re
 import shlex
+import socket
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.metrics import MetricsFilter
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, WorkerOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
 
 from pipeline.errors import InputError
+from preprocess import progress
 
 # Worker processes send errors as text, with the whole traceback; in this process the exception itself arrives.
 _ERROR_IN_TEXT = re.compile(rf"{re.escape(InputError.__module__)}\.{InputError.__qualname__}: (.*)")
+_WORKER_DIED = "Channel closed prematurely"  # how Beam's local runner says it
+_ANSWER_TIMEOUT_S = 10.0
 _WHILE_RUNNING = re.compile(r" \[while running '[^']*'\]$")
 
 
@@ -28,10 +33,23 @@ def new_pipeline(beam_args: str) -> beam.Pipeline:
       InputError: for arguments and runners that do not exist, or that lack something.
     """
     options = parse_options(beam_args)
+    _check_endpoint(options)
+    if not options.view_as(WorkerOptions).default_sdk_harness_log_level:  # else each worker process tells its life
+        options.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"
     try:
         return beam.Pipeline(runner=None if beam_args.strip() else FnApiRunner(), options=options)
     except (ValueError, ImportError) as error:  # unknown runner, missing --project, extras that are not installed
         raise InputError(f"--beam_args={beam_args!r}: {error}") from error
+
+
+def _check_endpoint(options: PipelineOptions) -> None:
+    """Raises InputError where nobody answers at the job server's address; Beam itself would wait without end."""
+    host, _, port = (options.view_as(PortableOptions).job_endpoint or "").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), _ANSWER_TIMEOUT_S).close()
+        except OSError as error:
+            raise InputError(f"--beam_args: nobody answers at --job_endpoint={host}:{port} ({error})") from None
 
 
 def run(pipeline: beam.Pipeline) -> PipelineResult:
@@ -48,8 +66,19 @@ def run(pipeline: beam.Pipeline) -> PipelineResult:
     except Exception as error:
         if message := _input_error(error):
             raise InputError(message) from error
+        if _WORKER_DIED in str(error):
+            raise InputError(
+                "a worker process ended in the middle of the job, killed or out of memory: run the same command again, "
+                "with fewer worker processes if memory was short"
+            ) from error
         raise
     return result
+
+
+def counted(result: PipelineResult, name: str) -> int:
+    """What a finished job counted under one of `progress.COUNTERS`."""
+    found = result.metrics().query(MetricsFilter().with_metric(progress.counter(name)))["counters"]
+    return sum(counter.committed or 0 for counter in found)
 
 
 def parse_options(beam_args: str) -> PipelineOptions:

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.metadata
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -14,24 +14,37 @@ import PIL
 
 from pipeline import images, storage
 from pipeline.errors import InputError
+from preprocess import groups
 
-_FRACTION = re.compile(r"(\d{1,18}/\d{1,18}|\d{0,18}\.?\d{1,18})")
+_FRACTION = re.compile(r"(\d{1,18}/0*[1-9]\d{0,17}|\d{0,18}\.?\d{1,18})")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")  # what TFDS accepts for datasets, and finds again in file names for splits
 _VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 
 
+# Where neither --splits, the inputs nor an earlier version say any.
+DEFAULT_SPLITS = "train=0.8,validation=0.1,test=0.1"
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Paths are absolute or addresses with a scheme; fractions are positive, in the given order, and sum to 1."""
+    """Paths, but for the inputs, are absolute or addresses with a scheme."""
 
-    input: str
+    inputs: tuple[str, ...]  # as they were given
     output: str
     name: str
     version: str
-    splits: Mapping[str, Fraction]
+    splits: Mapping[str, Fraction]  # positive, in the given order, sum to 1; empty: none was given
     seed: int
-    shard_bytes: int
-    min_shards: int
+    shard_bytes: int  # 0: by the rule in layout
+    max_workers: int
+    storing: images.Storing
+    group_by: str  # a regular expression, or ""
+    near_duplicates: str
+    grow_from: str  # the folder of an earlier version, or ""
+    replay_quarantine: str  # the same
+    job: str  # names this run of the command, so that two runs never write into one folder
+    software: Mapping[str, str]  # releases of what shapes the bytes, as they are where the job is submitted
+    replaces: str = ""  # version of the manifest (pipeline.versions) that this job may replace; "" where there is none
 
     @property
     def directory(self) -> str:
@@ -39,52 +52,100 @@ class Settings:
         return storage.join(self.output, self.name, self.version)
 
     @property
+    def place(self) -> str:
+        """This job's own folder, beside the dataset; nothing in it is part of a dataset before it is published."""
+        return f"{self.directory}.incomplete-{self.job}"
+
+    @property
     def staging(self) -> str:
-        """Where everything is written first, so that an unfinished dataset never stands in the final place."""
-        return self.directory + ".incomplete"
+        """Where the dataset is put together: complete files only, and in the end the whole dataset."""
+        return storage.join(self.place, "dataset")
+
+    @property
+    def scratch(self) -> str:
+        """Where files lie on a local disk while they are written."""
+        return storage.join(self.place, "attempts")
+
+    @property
+    def earlier(self) -> str:
+        """The version that this one grows from, or ""."""
+        return self.grow_from or self.replay_quarantine
 
     def content(self) -> dict[str, Any]:
         """What shaped the dataset's bytes, for the manifest."""
         return {
-            "splits": {name: str(fraction) for name, fraction in self.splits.items()},
+            "splits": ",".join(f"{name}={fraction}" for name, fraction in self.splits.items()),
+            "inputs": len(self.inputs),
             "seed": self.seed,
             "shard_bytes": self.shard_bytes,
-            "min_shards": self.min_shards,
+            "max_workers": self.max_workers,
+            "storing": dataclasses.asdict(self.storing),
+            "group_by": self.group_by,
+            "near_duplicates": self.near_duplicates,
             "max_pixels": images.MAX_PIXELS,
-            "jpeg_quality": images.JPEG_QUALITY,
-            "shardline": _code_version(),
-            "pillow": PIL.__version__,
+            **self.software,
         }
 
 
 def parse(
-    *, input: str, output: str, name: str, version: str, splits: str, seed: int, shard_bytes: int, min_shards: int
+    *,
+    input: Sequence[str],
+    output: str,
+    name: str,
+    version: str,
+    splits: str,
+    seed: int,
+    shard_bytes: int,
+    max_workers: int,
+    shorter_side: int,
+    jpeg_quality: int,
+    chroma: str,
+    lossless: bool,
+    group_by: str,
+    near_duplicates: str,
+    grow_from: str,
+    replay_quarantine: str,
+    job: str,
 ) -> Settings:
     """Raises InputError for the first flag that cannot be used."""
-    for flag, value in (("input", input), ("output", output), ("name", name)):
+    for flag, value in (("input", input and all(input)), ("output", output), ("name", name)):
         if not value:
             raise InputError(f"--{flag} is missing: give --input=DIR --output=DIR --name=NAME (see --help)")
     if not _NAME.fullmatch(name):
         raise InputError(f"--name={name!r}: expected lower-case letters, digits and _, beginning with a letter")
     if not _VERSION.fullmatch(version):
         raise InputError(f"--version={version!r}: expected three numbers such as 1.0.0")
-    for flag, number in (("shard_bytes", shard_bytes), ("min_shards", min_shards)):
-        if number < 1:
-            raise InputError(f"--{flag}={number}: expected 1 or more")
+    if max_workers < 1:
+        raise InputError(f"--max_workers={max_workers}: expected 1 or more")
+    if shard_bytes < 0:
+        raise InputError(f"--shard_bytes={shard_bytes}: expected 1 or more, or 0 for shards of about 256 MiB")
+    if near_duplicates not in (groups.JOIN, groups.DROP, groups.IGNORE):
+        raise InputError(f"--near_duplicates={near_duplicates!r}: expected join, drop or ignore")
+    if grow_from and replay_quarantine:
+        raise InputError("--grow_from and --replay_quarantine exclude each other: growing replays the quarantine too")
+    try:
+        storing = images.Storing(shorter_side, jpeg_quality, chroma, lossless)
+    except InputError as error:
+        raise InputError(f"--{error}") from None
     settings = Settings(
-        input=_absolute(input),
+        inputs=tuple(input),
         output=_absolute(output),
         name=name,
         version=version,
-        splits=parse_splits(splits),
+        splits=parse_splits(splits) if splits else {},
         seed=seed,
         shard_bytes=shard_bytes,
-        min_shards=min_shards,
+        max_workers=max_workers,
+        storing=storing,
+        group_by=group_by,
+        near_duplicates=near_duplicates,
+        grow_from=_absolute(grow_from) if grow_from else "",
+        replay_quarantine=_absolute(replay_quarantine) if replay_quarantine else "",
+        job=job,
+        software={"shardline": _code_version(), "pillow": PIL.__version__},
     )
-    if (settings.output + "/").startswith(settings.input.rstrip("/") + "/"):
-        raise InputError(
-            f"--output={output} lies inside --input={input}, so the dataset would become a class: give another folder"
-        )
+    if settings.earlier == settings.directory:
+        raise InputError(f"--version={version} is the earlier version itself: give the new one another --version")
     return settings
 
 
@@ -93,7 +154,7 @@ def parse_splits(text: str) -> dict[str, Fraction]:
     splits: dict[str, Fraction] = {}
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not _FRACTION.fullmatch(value) or value.endswith("/0"):
+        if not equals or not _FRACTION.fullmatch(value):
             raise InputError(f"--splits={text}: {part!r} is not NAME=FRACTION, as in train=0.8,test=1/5")
         if not _NAME.fullmatch(name) or name == "all":  # TFDS reads "all" as every split together
             raise InputError(

@@ -6,16 +6,20 @@ import collections
 import dataclasses
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, cast
 
 from pipeline import images, manifest, records, storage
 from pipeline.errors import InputError
-from preprocess.inspection import Facts
+from preprocess import progress
+from preprocess.inputs import Input
+from preprocess.inspection import Facts, read_all
 from preprocess.layout import Layout
-from preprocess.ledger import Row
 from preprocess.settings import Settings
-from preprocess.splits import Placed, order_key
+from preprocess.splits import order_key
 
+_COUNTED = 64  # images after which progress is told
 _AGAIN = "leave the input alone and run the same command again"
 
 
@@ -36,9 +40,15 @@ def shard_name(settings: Settings, layout: Layout, split: str, index: int) -> st
 
 
 def write_shard(
-    key: tuple[str, int], placed: Iterable[Placed], settings: Settings, layout: Layout
-) -> Iterator[Written | Row]:
+    key: tuple[str, int],
+    batches: Iterable[Sequence[Facts]],
+    settings: Settings,
+    layout: Layout,
+    inputs: Sequence[Input],
+) -> Iterator[tuple[str, Any]]:
     """Reads the shard's files again, one after the other, and writes their records in hash order.
+
+    Yields ("main", `Written`) and ("rows", a row per example).
 
     Raises:
       InputError: where a file changed since it was inspected, or the output cannot be written.
@@ -46,37 +56,96 @@ def write_shard(
     split, index = key
     name = shard_name(settings, layout, split, index)
     labels = {class_name: label for label, class_name in enumerate(layout.classes)}
-    ordered = sorted((one.facts for one in placed), key=lambda facts: order_key(settings.seed, facts.group))
+    # By the image's own hash, so that images of one group, which are dealt to neighbouring shards, stand apart.
+    ordered = sorted(
+        itertools.chain.from_iterable(batches),
+        key=lambda facts: (order_key(settings.seed, facts.sha256), facts.input, facts.file),
+    )
     digest = hashlib.sha256()
     size = 0
     path = storage.join(settings.staging, name)
     try:
-        with storage.open_file(path, "wb") as stream:
-            for facts in ordered:
-                image = _stored_image(storage.join(settings.input, facts.file), facts)
-                record = records.Record(image, labels[facts.class_name], facts.sha256, facts.file, facts.group)
+        with storage.whole_file(path, settings.scratch) as stream:
+            for number, (facts, data) in enumerate(zip(ordered, read_all(inputs, ordered), strict=True), 1):
+                if number % _COUNTED == 0 or number == len(ordered):
+                    progress.count(progress.IMAGES_WRITTEN, number % _COUNTED or _COUNTED)
+                file = storage.join(inputs[facts.input].address, facts.file)
+                image = _stored_image(file, facts, data, settings.storing)
+                record = records.Record(image, labels[facts.class_name], facts.sha256, facts.file, facts.group_id)
                 frame = io.BytesIO()
                 size += records.write_framed(frame, records.serialize(record))
                 digest.update(frame.getbuffer())
                 stream.write(frame.getbuffer())
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}; free space or check permissions") from error
-    yield Written(
-        split,
-        index,
-        manifest.Shard(name, len(ordered), size, digest.hexdigest()),
-        sum(facts.width * facts.height for facts in ordered),
-        dict(collections.Counter(facts.class_name for facts in ordered)),
+    yield (
+        "main",
+        Written(
+            split,
+            index,
+            manifest.Shard(name, len(ordered), size, digest.hexdigest()),
+            sum(facts.width * facts.height for facts in ordered),
+            dict(collections.Counter(facts.class_name for facts in ordered)),
+        ),
     )
-    for facts in ordered:
-        yield facts.row("written", split=split, shard=name, detail="" if facts.kept else "encoded again")
+    yield (
+        "rows",
+        [
+            facts.row("written", split=split, shard=name, detail="" if facts.kept else "encoded again")
+            for facts in ordered
+        ],
+    )
 
 
-def _stored_image(path: str, facts: Facts) -> bytes:
+class _Hashed:
+    """A stream that hashes what is read from it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._digest.update(data)
+        self.bytes += len(data)
+        return data
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+def verify_written(written: Written, settings: Settings) -> Written:
+    """Reads a new shard back, checks it against what its writer counted and hashed, and passes `written` on."""
+    verify(written.shard, settings.staging)
+    return written
+
+
+def verify(shard: manifest.Shard, directory: str) -> str:
+    """Reads a shard and checks its records, bytes and hash; returns its name.
+
+    Hashing what was read costs two thirds of it: 0.056 CPU-s per 1,000 photos of 58 KB.
+
+    Raises:
+      InputError: where it is not what was written; disks, memory and mounts do that, not the input.
+    """
+    path = storage.join(directory, shard.file)
     try:
-        data = storage.read_bytes(path)
-    except OSError as error:
-        raise InputError(f"{path} could be read and now cannot ({error.strerror or error}): {_AGAIN}") from error
+        with storage.open_file(path) as stream:
+            hashed = _Hashed(stream)
+            examples = sum(1 for _ in records.read_framed(cast(IO[bytes], hashed)))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read back ({error}): check the disk, then {_AGAIN}") from error
+    found = manifest.Shard(shard.file, examples, hashed.bytes, hashed.sha256)
+    if found != shard:
+        raise InputError(f"{path} reads back as {found}, written was {shard}: check the disk, then {_AGAIN}")
+    return shard.file
+
+
+def _stored_image(file: str, facts: Facts, data: bytes | OSError, storing: images.Storing) -> bytes:
+    if isinstance(data, OSError):
+        raise InputError(f"{file} could be read and now cannot ({data.strerror or data}): {_AGAIN}") from data
     if hashlib.sha256(data).hexdigest() != facts.sha256:
-        raise InputError(f"{path} changed while the dataset was being prepared: {_AGAIN}")
-    return data if facts.kept else images.standardize(data).data
+        raise InputError(f"{file} changed while the dataset was being prepared: {_AGAIN}")
+    return data if facts.kept else images.standardize(data, storing).data

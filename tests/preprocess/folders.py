@@ -29,9 +29,9 @@ def numbered_png(number: int) -> bytes:
     return png(3, 2, struct.pack(">9H", *(7 * number + place for place in range(9))))
 
 
-def make_folders(root: pathlib.Path, counts: Mapping[str, int]) -> pathlib.Path:
-    """`counts[class]` different images per class."""
-    number = 0
+def make_folders(root: pathlib.Path, counts: Mapping[str, int], first: int = 0) -> pathlib.Path:
+    """`counts[class]` different images per class, numbered from `first`."""
+    number = first
     for name, count in counts.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for index in range(count):

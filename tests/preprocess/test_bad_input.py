@@ -8,19 +8,17 @@ import os
 import pathlib
 import socket
 from collections.abc import Callable
-from fractions import Fraction
 
 import pytest
 from PIL import Image
 
 from pipeline import manifest
 from pipeline.errors import InputError
-from preprocess import shards
-from preprocess.inspection import Facts
+from preprocess import inspection, settings, shards
+from preprocess.inputs import Source, open_inputs
 from preprocess.layout import Layout, SplitLayout
-from preprocess.settings import Settings
-from preprocess.splits import Placed
 from tests.preprocess.folders import Outcome, contents, make_folders, numbered_png
+from tests.preprocess.test_settings import GOOD
 
 Command = Callable[..., Outcome]
 
@@ -183,7 +181,7 @@ def test_a_finished_dataset_is_refused_and_kept_without_overwrite(command: Comma
     assert f"{directory} already holds a finished dataset: give another --version, or --overwrite" in line
     assert contents(directory) == before
     # Fewer shards this time: none of the old ones may stay.
-    outcome = command(input=root, output=tmp_path / "out", seed=1, min_shards=2, overwrite=True)
+    outcome = command(input=root, output=tmp_path / "out", seed=1, max_workers=2, overwrite=True)
     assert outcome.status == 0
     after = manifest.load(str(directory))
     assert after.settings["seed"] == 1
@@ -192,6 +190,7 @@ def test_a_finished_dataset_is_refused_and_kept_without_overwrite(command: Comma
         "dataset_info.json",
         "features.json",
         "label.labels.txt",
+        "report.html",
         "manifest.json",
         "ledger-00000-of-00001.jsonl",
     }
@@ -203,7 +202,7 @@ def test_an_unfinished_dataset_is_cleared_and_somebody_elses_folder_is_not(
 ) -> None:
     root = make_folders(tmp_path / "in", {"ant": 5, "bee": 5})
     directory = tmp_path / "out/tiny/1.0.0"
-    for folder in (directory, tmp_path / "out/tiny/1.0.0.incomplete"):
+    for folder in (directory, tmp_path / "out/tiny/1.0.0.incomplete-dead"):
         folder.mkdir(parents=True)
         (folder / "tiny-train.tfrecord-00099-of-00100").write_text("old")
     (directory / "thesis.doc").write_text("mine")
@@ -213,7 +212,7 @@ def test_an_unfinished_dataset_is_cleared_and_somebody_elses_folder_is_not(
     assert outcome.status == 0
     assert f"cleared the unfinished {directory}\n" in outcome.err
     assert not (directory / "tiny-train.tfrecord-00099-of-00100").exists()
-    assert not (tmp_path / "out/tiny/1.0.0.incomplete").exists()
+    assert not (tmp_path / "out/tiny/1.0.0.incomplete-dead").exists()
 
 
 def test_an_output_that_cannot_be_written(command: Command, tmp_path: pathlib.Path) -> None:
@@ -226,10 +225,44 @@ def test_an_output_that_cannot_be_written(command: Command, tmp_path: pathlib.Pa
 
 @pytest.mark.parametrize("now", [b"other bytes", None])
 def test_a_file_that_changes_meanwhile_stops_the_job_by_name(tmp_path: pathlib.Path, now: bytes | None) -> None:
-    settings = Settings(str(tmp_path), str(tmp_path / "out"), "tiny", "1.0.0", {"train": Fraction(1)}, 42, 2**20, 1)
-    layout = Layout(("ant", "bee"), {"train": SplitLayout(1, 10, {"ant": 1, "bee": 0})}, {("train", "ant"): 0})
-    if now is not None:
-        (tmp_path / "x.png").write_bytes(now)
-    facts = Facts("ant", "x.png", 10, 2, 2, "ab" * 32, kept=True)
-    with pytest.raises(InputError, match=rf"{tmp_path}/x\.png .* run the same command again"):
-        list(shards.write_shard(("train", 0), [Placed(facts, "train", 0)], settings, layout))
+    make_folders(tmp_path / "in", {"ant": 1, "bee": 1})
+    checked = settings.parse(**{**GOOD, "input": [str(tmp_path / "in")], "output": str(tmp_path / "out")})
+    for folder in (checked.staging, checked.scratch):
+        os.makedirs(folder)
+    inputs = open_inputs(checked.inputs)
+    batch = [source for source in inputs[0].sources("ant") if isinstance(source, Source)]
+    ((_, facts),) = inspection.inspect(batch, inputs, checked.storing)
+    if now is None:
+        (tmp_path / "in/ant/0.png").unlink()
+    else:
+        (tmp_path / "in/ant/0.png").write_bytes(now)
+    layout = Layout(("ant", "bee"), {"train": SplitLayout(1, 10, {"ant": 1, "bee": 0})}, {})
+    with pytest.raises(InputError, match=rf"{tmp_path}/in/ant/0\.png .* run the same command again"):
+        list(shards.write_shard(("train", 0), [facts], checked, layout, inputs))
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/photos", "nosuch://bucket/photos"])
+def test_an_address_that_cannot_be_reached(command: Command, tmp_path: pathlib.Path, address: str) -> None:
+    assert f"--input={address} cannot be reached" in command(input=address, output=tmp_path / "out").refusal
+    make_folders(tmp_path / "in", {"ant": 5, "bee": 5})
+    assert f"--output={address} cannot be written" in command(input=tmp_path / "in", output=address).refusal
+
+
+def test_a_job_server_that_does_not_answer(command: Command, tmp_path: pathlib.Path) -> None:
+    make_folders(tmp_path / "in", {"ant": 5, "bee": 5})
+    arguments = "--runner=PortableRunner --job_endpoint=localhost:1"
+    assert "nobody answers at --job_endpoint=localhost:1" in reject(command, tmp_path, beam_args=arguments)
+
+
+def test_a_plan_for_a_place_that_is_taken(command: Command, tmp_path: pathlib.Path) -> None:
+    make_folders(tmp_path / "in", {"ant": 5, "bee": 5})
+    assert command(input=tmp_path / "in", output=tmp_path / "out").status == 0
+    assert (
+        "already holds a finished dataset" in command(input=tmp_path / "in", output=tmp_path / "out", plan=True).refusal
+    )
+
+
+def test_an_output_that_a_link_brings_inside_the_input(command: Command, tmp_path: pathlib.Path) -> None:
+    make_folders(tmp_path / "in", {"ant": 5, "bee": 5})
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    assert "lies inside --input" in command(input=tmp_path / "in", output=tmp_path / "link/out").refusal

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline import manifest
-from preprocess import graph
+from preprocess import progress
 from tests.preprocess.folders import Outcome, contents, make_folders
 
 COUNTS = {"ant": 13, "bee": 10, "cat": 11}
@@ -93,7 +93,7 @@ def test_the_manifest_says_what_is_there(folders: pathlib.Path, dataset: pathlib
     assert {name: [counts[key] for key in four] for name, counts in loaded.ledger["by_class"].items()} == {
         name: [count, count, 0, 0] for name, count in COUNTS.items()
     }
-    assert loaded.settings["splits"] == {"train": "4/5", "validation": "1/10", "test": "1/10"}
+    assert loaded.settings["splits"] == "train=4/5,validation=1/10,test=1/10"
     rows = [json.loads(line) for line in (dataset / "ledger-00000-of-00001.jsonl").read_text().splitlines()]
     assert [row["file"] for row in rows] == sorted(f"{name}/{i}.png" for name in COUNTS for i in range(COUNTS[name]))
     for row in rows:
@@ -157,7 +157,7 @@ def test_settings_shape_the_content(
     folders: pathlib.Path, dataset: pathlib.Path, tmp_path: pathlib.Path, command: Callable[..., Outcome]
 ) -> None:
     outcome = command(
-        input=folders, output=tmp_path / "out", version="1.1.0", splits="test=1", seed=1, min_shards=2, shard_bytes=400
+        input=folders, output=tmp_path / "out", version="1.1.0", splits="test=1", seed=1, max_workers=2, shard_bytes=400
     )
     assert outcome.status == 0
     loaded = manifest.load(str(tmp_path / "out/tiny/1.1.0"))
@@ -221,13 +221,10 @@ assert "tensorflow" not in sys.modules
 
 
 def test_long_work_shows_progress(
-    folders: pathlib.Path,
-    tmp_path: pathlib.Path,
-    command: Callable[..., Outcome],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    folders: pathlib.Path, tmp_path: pathlib.Path, command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph, "_PROGRESS_PERIOD_S", 0.0)
-    assert command(input=folders, output=tmp_path / "out").status == 0
-    assert "34 files inspected so far by this worker" in caplog.messages
-    assert "34 images written so far by this worker" in caplog.messages
+    monkeypatch.setattr(progress, "_LOG_FILE_PERIOD_S", 0.01)
+    outcome = command(input=folders, output=tmp_path / "out")
+    assert outcome.status == 0
+    assert "inspected 34 of 34 files" in outcome.err
+    assert "written 34 of 34 images" in outcome.err

@@ -12,22 +12,33 @@ from pipeline.errors import InputError
 from preprocess import settings
 
 GOOD: dict[str, Any] = {
-    "input": "photos",
+    "input": ["photos"],
     "output": "data",
     "name": "leaves",
     "version": "1.0.0",
     "splits": "train=0.8,validation=0.1,test=0.1",
     "seed": 42,
-    "shard_bytes": 2**28,
-    "min_shards": 8,
+    "shard_bytes": 0,
+    "max_workers": 8,
+    "shorter_side": 0,
+    "jpeg_quality": 95,
+    "chroma": "4:4:4",
+    "lossless": False,
+    "group_by": "",
+    "near_duplicates": "join",
+    "grow_from": "",
+    "replay_quarantine": "",
+    "job": "a",
 }
 
 
 def test_good_flags() -> None:
     parsed = settings.parse(**GOOD)
-    assert parsed.input == os.path.join(os.getcwd(), "photos")
     assert parsed.directory == os.path.join(os.getcwd(), "data/leaves/1.0.0")
-    assert parsed.staging == parsed.directory + ".incomplete"
+    assert parsed.staging == parsed.directory + ".incomplete-a/dataset"
+    assert settings.parse(**{**GOOD, "splits": ""}).splits == {}
+    grown = settings.parse(**{**GOOD, "version": "2.0.0", "grow_from": "data/leaves/1.0.0"})
+    assert grown.earlier == parsed.directory
     assert settings.parse(**{**GOOD, "output": "gs://bucket/data/"}).directory == "gs://bucket/data/leaves/1.0.0"
 
 
@@ -43,7 +54,8 @@ def test_fractions_are_the_numbers_that_were_written() -> None:
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
     [
-        ("input", "", "--input is missing"),
+        ("input", [], "--input is missing"),
+        ("input", ["photos", ""], "--input is missing"),
         ("output", "", "--output is missing"),
         ("name", "", "--name is missing"),
         ("name", "Leaves", "--name='Leaves'"),
@@ -52,11 +64,14 @@ def test_fractions_are_the_numbers_that_were_written() -> None:
         ("version", "1.0", "--version='1.0'"),
         ("version", "01.0.0", r"--version='01\.0\.0'"),
         ("version", "../1.0.0", "--version="),
-        ("shard_bytes", 0, "--shard_bytes=0"),
-        ("min_shards", 0, "--min_shards=0"),
-        ("output", "photos/data", "lies inside --input"),
-        ("output", "photos", "lies inside --input"),
-        ("splits", "", "is not NAME=FRACTION"),
+        ("shard_bytes", -1, "--shard_bytes=-1"),
+        ("max_workers", 0, "--max_workers=0"),
+        ("shorter_side", -1, "shorter_side is -1"),
+        ("jpeg_quality", 0, "jpeg_quality is 0"),
+        ("jpeg_quality", 101, "jpeg_quality is 101"),
+        ("chroma", "4:1:1", "chroma is '4:1:1'"),
+        ("near_duplicates", "yes", "--near_duplicates='yes'"),
+        ("grow_from", "data/leaves/1.0.0", "give the new one another --version"),
         ("splits", "train", "'train' is not NAME=FRACTION"),
         ("splits", "train=", "is not NAME=FRACTION"),
         ("splits", "train=0.8,,test=0.2", "'' is not NAME=FRACTION"),
@@ -79,3 +94,8 @@ def test_bad_flags(flag: str, value: object, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         settings.parse(**{**GOOD, flag: value})
     assert "\n" not in str(caught.value)
+
+
+def test_growing_and_replaying_exclude_each_other() -> None:
+    with pytest.raises(InputError, match="--grow_from and --replay_quarantine exclude each other"):
+        settings.parse(**{**GOOD, "grow_from": "data/leaves/0.1.0", "replay_quarantine": "data/leaves/0.1.0"})
