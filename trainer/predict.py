@@ -67,7 +67,7 @@ def _predict_batch(model: keras.Model, run: run_lib.Run, files: Sequence[str]) -
     errors: dict[str, str] = {}
     for file in files:
         try:
-            pixels.append(prepare(storage.read_bytes(file), run.config["input"]))
+            pixels.append(prepare(storage.read_bytes(file), run))
         except images.ImageError as error:
             errors[file] = f"{error}. {images.REASONS[error.code]}"
         except OSError as error:
@@ -79,7 +79,7 @@ def _predict_batch(model: keras.Model, run: run_lib.Run, files: Sequence[str]) -
     ]
 
 
-def prepare(source: bytes, settings: Any) -> tf.Tensor:
+def prepare(source: bytes, run: run_lib.Run) -> tf.Tensor:
     """A file's bytes as the model wants them, by the same steps as a stored example that is evaluated.
 
     Returns:
@@ -88,7 +88,8 @@ def prepare(source: bytes, settings: Any) -> tf.Tensor:
     Raises:
       ImageError: where the bytes are no sound image.
     """
-    image = decode.decode(tf.constant(images.standardize(source).data))
+    settings = run.config["input"]
+    image = decode.decode(tf.constant(images.standardize(source, images.Storing(**run.storing)).data))
     return decode.central_crop(image, image_size=settings["image_size"], crop_fraction=settings["crop_fraction"])
 
 

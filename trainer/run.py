@@ -27,6 +27,7 @@ class Run:
     classes: tuple[str, ...]
     config: Mapping[str, Any]
     code: str  # version, and the git commit where there is one
+    storing: Mapping[str, Any]  # the dataset's `pipeline.images.Storing`, which prediction has to repeat
 
     @property
     def fingerprint(self) -> str:
@@ -44,6 +45,7 @@ def describe(data: str, manifest: manifest_lib.Manifest, config: Mapping[str, An
         classes=tuple(manifest.classes),
         config=plain,
         code=code_version(),
+        storing=dict(manifest.settings.get("storing", {})),
     )
 
 
