@@ -5,6 +5,7 @@ BIN := .venv/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 INSTALLED := .venv/.installed-$(VERSION)
 UV := build/uv/bin/uv
+BENCH_INSTALLED := build/bench/.installed-$(VERSION)
 
 define CHECK_PYTHON
 @$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
@@ -12,12 +13,15 @@ define CHECK_PYTHON
   exit 1; }
 endef
 
-.PHONY: help demo test lint format lock clean
+.PHONY: help demo test soak bench test-flink lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo     run the whole job on 1,797 handwritten digits: prepare, train, evaluate, predict'
 	@echo 'make test     ruff, mypy and all tests'
+	@echo 'make test-flink  the preparation job on a local Flink cluster; needs java and mvn'
+	@echo 'make soak     the tests that take minutes: 30 kills of one job'
+	@echo 'make bench    speed and memory of preparation beside other writers; BENCH=--help says how to run less'
 	@echo 'make lint     ruff and mypy only'
 	@echo 'make format   rewrite the code in the house format'
 	@echo 'make lock     write requirements.lock from pyproject.toml; UPGRADE=1 takes the newest releases'
@@ -29,6 +33,28 @@ demo: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest
+
+soak: $(INSTALLED)
+	$(BIN)/python -m pytest -m soak
+
+bench: $(BENCH_INSTALLED)
+	PYTHONPATH=$(CURDIR)/build/bench $(BIN)/python -m tests.bench $(BENCH)
+
+# Without Java and Maven there is nothing to test with, which is no failure; everything else is one.
+test-flink: $(INSTALLED)
+	@if command -v java >/dev/null && command -v mvn >/dev/null; then \
+	  $(MAKE) --no-print-directory build/flink/.fetched && $(BIN)/python -m pytest -m flink tests/runners; \
+	else \
+	  echo 'test-flink: skipped, it needs java and mvn'; \
+	fi
+
+# Maven's own settings say from where; a second try, because registries fail for a moment.
+build/flink/.fetched: infra/flink/pom.xml
+	rm -rf build/flink
+	mkdir -p build/flink
+	fetch='timeout 900 mvn --batch-mode --quiet --file infra/flink/pom.xml dependency:copy-dependencies'; \
+	  $$fetch -DoutputDirectory='$(CURDIR)/build/flink/lib' || $$fetch -U -DoutputDirectory='$(CURDIR)/build/flink/lib'
+	@touch $@
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -53,6 +79,12 @@ $(INSTALLED): requirements.lock
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@touch $@
+
+$(BENCH_INSTALLED): tests/bench/requirements.txt $(INSTALLED)
+	rm -rf build/bench
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes --no-deps \
+	  --target build/bench --requirement $<
 	@touch $@
 
 $(UV):
