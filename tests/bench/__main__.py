@@ -1,0 +1,73 @@
+"""Runs benchmarks and prints Markdown tables; `make bench` runs all of them, in half an hour or more.
+
+    make bench BENCH="speed --images=500 --repeats=1"
+    make bench BENCH="scale --sizes=1000,10000"
+
+Trashnet and CIFAR-10 are looked for in --archives; what needs them is left out without. Nothing is asserted, since
+times belong to a machine; leave it alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Callable
+
+from tests.bench import baselines, bench_scale, bench_speed, bench_storing, data, measure
+
+PARTS = ("speed", "writing", "workers", "scale", "storing")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}; all of them")
+    parser.add_argument("--images", type=int, default=5000, help="photos of 384x512, made of trashnet's (5000)")
+    parser.add_argument("--tiny", default="cifar10-10k-train", help="archive of tiny images, empty for none")
+    parser.add_argument("--sizes", default="1000,10000,100000", help="numbers of images for scale")
+    parser.add_argument("--modes", default="copy,check,resize", help=f"for speed, of {', '.join(baselines.MODES)}")
+    parser.add_argument("--writing_modes", default="copy,hash,resize", help="for writing")
+    parser.add_argument("--repeats", type=int, default=3, help="the median of so many is shown (3)")
+    parser.add_argument("--scale_repeats", type=int, default=1, help="the same for scale (1)")
+    parser.add_argument("--every", type=int, default=1, help="storing takes one of so many images (1)")
+    parser.add_argument("--archives", type=pathlib.Path, default=measure.REPOSITORY.parent / "shared/data")
+    given = parser.parse_args()
+    if unknown := set(given.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}")
+
+    print(f"{measure.facts()}\n", flush=True)
+    photos = {"photos": lambda: data.mosaics(given.images, given.archives)}
+    both = dict(photos)
+    if given.tiny:
+        both[given.tiny] = lambda: data.unpacked(given.tiny, given.archives)
+    if "speed" in given.parts:
+        _each(both, lambda name, folder: bench_speed.speed(name, folder, given.modes.split(","), given.repeats))
+    if "writing" in given.parts:
+        modes = given.writing_modes.split(",")
+        _each(both, lambda name, folder: bench_speed.writing(name, folder, modes, given.repeats))
+    if "workers" in given.parts:
+        _each(photos, lambda name, folder: bench_speed.workers(name, folder, "resize", given.repeats))
+    if "scale" in given.parts:
+        sizes = [int(size) for size in given.sizes.split(",")]
+        print(bench_scale.scale(sizes, given.scale_repeats) + "\n", flush=True)
+    if "storing" in given.parts:
+        try:
+            print(bench_storing.storing(given.archives, given.every), flush=True)
+        except FileNotFoundError as error:
+            print(f"left out: {error}", file=sys.stderr)
+
+
+def _each(folders: dict[str, Callable[[], pathlib.Path]], bench: Callable[[str, pathlib.Path], str]) -> None:
+    for name, folder in folders.items():
+        try:
+            found = folder()
+        except FileNotFoundError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        print(bench(name, found) + "\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
