@@ -1,8 +1,10 @@
 """CIFAR-10's first 10,000 training images, split 8,000 to 2,000; judged on the official test set of 10,000.
 
 Data:     python -m preprocess --input=cifar10-10k-train --output=data --name=cifar10 \
-              --splits=train=0.8,validation=0.2
-          python -m preprocess --input=cifar10-test --output=data --name=cifar10_test --splits=test=1
+              --splits=train=0.8,validation=0.2 --near_duplicates=ignore
+          python -m preprocess --input=cifar10-test --output=data --name=cifar10_test --splits=test=1 \
+              --near_duplicates=ignore
+          (look-alikes, some 50 pairs, lie where chance put them, as in other people's figures for CIFAR-10)
 Command:  python -m trainer train --config=configs/cifar10_mobilenetv2.py --data=data/cifar10/1.0.0 \
               --workdir=runs/cifar10
           python -m trainer evaluate --workdir=runs/cifar10 --data=data/cifar10_test/1.0.0 --split=test

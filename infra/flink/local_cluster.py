@@ -74,8 +74,8 @@ def _settings(rpc: int, rest: int, folder: str) -> Mapping[str, object]:
         "framework.off-heap.size": "128m",
         "task.heap.size": "384m",
         "task.off-heap.size": "0m",
-        # Sorting takes it, shared out among all operators and slots. Before sorting Flink joins what one worker sends to
-        # one key into a single record, as large as a shard's list of files or a part of the ledger.
+        # Sorting takes it, shared out among operators and slots. Before that Flink joins what one worker sends to one
+        # key into a single record, as large as a shard's list of files or a part of the ledger.
         "managed.size": "1536m",
         # Flink's 64 MiB for a small TaskManager do not hold this job's shuffles: every batch shuffle that runs at the
         # same time asks for 512 buffers of 32 KiB.
