@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 from preprocess import samples
-from preprocess.samples import PAIRS, Candidate
+from preprocess.samples import PAIRS, Candidate, WrittenFacts
 from preprocess.splits import order_key
 
 # Bins by number of images: 2, 3, 4 to 5, 6 to 10 and so on; the last one is everything above.
@@ -26,17 +26,9 @@ _NAMED = 3  # files named of a large group
 _COMPARED = 8  # images per split among which a pair is sought; 64 comparisons a group cost some 30 microseconds
 
 
-class Member(Protocol):
-    @property
-    def input(self) -> int: ...
-    @property
-    def file(self) -> str: ...
-    @property
-    def class_name(self) -> str: ...
+class Member(WrittenFacts, Protocol):
     @property
     def split(self) -> str: ...  # where the source itself says one, else empty
-    @property
-    def sha256(self) -> str: ...
     @property
     def phash(self) -> bytes: ...
 

@@ -20,7 +20,6 @@ ADVICE = {
     "conflicting_labels": "The same bytes lie under several classes; decide for one and delete the others.",
     "class_too_small": "A class needs a group of images for every split; add images, or give fewer --splits.",
     "joins_two_splits": "Its likes stand in several splits already, and images don't move; delete it, or start anew.",
-    "bad_row": "Correct the listing at the line that is named; --replay_quarantine cannot know the row again.",
     "duplicate": "Kept once; nothing to do.",
     "near_duplicate": "Left out by --near_duplicates=drop; nothing to do.",
 }

@@ -18,7 +18,7 @@ from pipeline.errors import InputError
 # Why an input file can fail before anybody reads it, with what to do.
 REASONS = {
     "outside_root": "The path or link leads out of the input's folder, and nothing outside is read; copy the file in.",
-    "bad_row": "The listing's row cannot be used; correct it at the line that is named.",
+    "bad_row": "Correct the listing at the line that is named; --replay_quarantine cannot know the row again.",
     "bad_record": "The record is damaged or names no image or class; fetch the dataset again, or leave it out.",
 }
 # The trainer asks for train, validation and test; people write these. MNIST's folders are training and testing.
