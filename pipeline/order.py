@@ -1,12 +1,17 @@
 """Which examples a step sees: shards and a step go in, streams and positions come out; nothing here reads data.
 
 The order of examples is a function of (seed, epoch, dataset) alone. Shards are dealt to canonical streams; each global
-batch takes equally many examples from every stream; a worker reads whole streams. So the sequence of global batches is
-the same for 1, 2, 4 or 8 workers, and a step's place in it is arithmetic.
+batch takes equally many examples from every stream, its block; a worker reads whole streams. So the sequence of global
+batches is the same for 1, 2, 4 or 8 workers, and a step's place in it is arithmetic.
 
-A stream starts its next epoch as soon as it has finished one. Shards that were written together differ by at most one
-record, so near the end of an epoch two streams differ by at most their number of shards; within a stream every example
-comes once an epoch.
+Within a stream an epoch's shards change places, and what comes of them is permuted window by window: a window is as
+much as is held in memory to draw from at random. To go on in the middle of an epoch a stream skips whole shards by
+their counts, and reads again what lies between the beginning of a shard and the window it stood in: without decoding,
+and less than a shard and a window of a stream.
+
+A stream starts its next epoch as soon as it has finished one; within a stream every example comes once an epoch. Shards
+that were written together differ by at most one record, so one epoch of two streams differs by at most their number of
+shards: after E epochs the shorter one is at most E times as many examples ahead.
 """
 
 from __future__ import annotations
@@ -31,31 +36,67 @@ class Stream:
         return sum(shard.examples for shard in self.shards)
 
 
-def deal(split: Split, *, global_batch: int) -> tuple[Stream, ...]:
-    """Deals the shards to as many streams as divide both them and the global batch, a power of two up to `MAX_STREAMS`.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All streams of a split, whoever reads them.
 
-    Every stream has equally many shards, and as many examples to within one for each: one with fewer would come round
-    more often and be seen more often. Shards that were added later may be empty; they stand behind those before them in
-    the same streams.
+    Attributes:
+      window: examples of one stream that are permuted together.
+      block: examples that a global batch takes from each stream, one after the other.
+    """
+
+    streams: tuple[Stream, ...]
+    window: int
+    block: int
+
+    def numbers(self, streams: Sequence[Stream]) -> list[int]:
+        """The places of these streams' shards among the split's, stream by stream."""
+        return [stream.index + len(self.streams) * turn for stream in streams for turn in range(len(stream.shards))]
+
+
+def plan(split: Split, *, global_batch: int, shuffle_mib: float, least_block: int = 1, least_window: int = 1) -> Plan:
+    """Deals a split's shards to streams, and the memory to draw from at random to windows.
+
+    Args:
+      shuffle_mib: stored MiB that all workers together draw from at random. Given in bytes and turned into examples by
+        the manifest, so that the order doesn't depend on the machine.
+      least_block, least_window: what sampling or mixing within a block or a window needs; fewer streams have more.
 
     Raises:
-      InputError: for an empty split or a global batch below one.
+      InputError: for an empty split, a global batch below one, or one too small for `least_block`.
     """
-    if global_batch < 1:
-        raise InputError(f"global_batch={global_batch}: expected at least 1")
+    if global_batch < least_block:
+        raise InputError(f"global_batch={global_batch}: expected at least {least_block}")
     if not split.examples:
         raise InputError("the split to train on has no examples: prepare the dataset with a larger fraction for it")
+    held = shuffle_mib * 2**20 * split.examples / sum(shard.bytes for shard in split.shards)
+
+    def serves(count: int) -> bool:
+        return (
+            global_batch % count == 0
+            and global_batch // count >= least_block
+            and (held / count >= least_window or held >= split.examples)
+            and _balanced(_deal(split, count))
+        )
+
     count = 1
-    while count < MAX_STREAMS and global_batch % (count * 2) == 0 and _balanced(_streams(split, count * 2)):
+    while count < MAX_STREAMS and serves(count * 2):
         count *= 2
-    return _streams(split, count)
+    streams = _deal(split, count)
+    longest = max(stream.examples for stream in streams)
+    return Plan(streams, window=max(1, min(longest, int(held / count))), block=global_batch // count)
 
 
-def _streams(split: Split, count: int) -> tuple[Stream, ...]:
+def _deal(split: Split, count: int) -> tuple[Stream, ...]:
     return tuple(Stream(index, split.shards[index::count]) for index in range(count))
 
 
 def _balanced(streams: Sequence[Stream]) -> bool:
+    """Whether every stream has equally many shards, and as many examples to within one for each.
+
+    One with fewer would come round more often and be seen more often. Shards that were added later may be empty; they
+    stand behind those before them in the same streams.
+    """
     shards = {len(stream.shards) for stream in streams}
     examples = [stream.examples for stream in streams]
     return len(shards) == 1 and min(examples) > 0 and max(examples) - min(examples) <= shards.pop()
@@ -76,8 +117,3 @@ def for_worker(streams: tuple[Stream, ...], *, worker: int, num_workers: int) ->
         )
     share = len(streams) // num_workers
     return streams[worker * share : (worker + 1) * share]
-
-
-def position(stream: Stream, *, step: int, num_streams: int, global_batch: int) -> tuple[int, int]:
-    """(epoch, examples of that epoch already taken) of `stream` before global step `step`."""
-    return divmod(step * (global_batch // num_streams), stream.examples)
