@@ -7,45 +7,44 @@ from typing import NamedTuple
 
 from pipeline.errors import InputError
 
-MODES = ("auto", "none", "encoded", "decoded")
+MODES = ("auto", "none", "encoded", "decoded", "disk")
 # A third of what is free: the model, its optimizer and the shuffle and prefetch buffers need the rest.
 MEMORY_SHARE = 1 / 3
 
 
 class Choice(NamedTuple):
-    mode: str  # none: read every epoch; encoded: stored bytes in memory; decoded: uint8 pixels in memory
+    # none: read every epoch; encoded: stored bytes in memory; decoded: uint8 pixels in memory; disk: on a local disk
+    mode: str
     reason: str
 
 
 def choose(
-    mode: str, *, stored_bytes: int, decoded_bytes: int, available_bytes: int, examples: int, shuffle_buffer: int
+    mode: str, *, stored_bytes: int, decoded_bytes: int, available_bytes: int, disk_bytes: int | None = None
 ) -> Choice:
-    """Resolves `mode`; bytes are those of one worker's part of the split, examples those of all workers together.
+    """Resolves `mode`; bytes are those of one worker's part of the split.
 
-    Only a split that the shuffle buffer holds whole can be cached: a larger one is read with its shards in another
-    order each epoch, and a cache would pin the first epoch's order.
+    Args:
+      disk_bytes: what decoded images may take on disk, None where nobody allowed it; needed for `disk`.
 
     Raises:
-      InputError: for an unknown mode, or a cache asked for a split larger than the shuffle buffer.
+      InputError: for an unknown mode, or a disk that is too small.
     """
     if mode not in MODES:
         raise InputError(f"cache={mode!r}: expected one of {', '.join(MODES)}")
-    fits_buffer = examples <= shuffle_buffer
-    if mode == "none":
-        return Choice("none", "as configured")
+    if mode == "disk" and disk_bytes is not None and decoded_bytes > disk_bytes:
+        raise InputError(
+            f"cache='disk': the decoded images take {_mib(decoded_bytes)}, the cache's bound is {_mib(disk_bytes)}: "
+            "raise input.cache_gib, give another input.cache_dir, or choose another cache"
+        )
     if mode != "auto":
-        if not fits_buffer:
-            raise InputError(
-                f"cache={mode!r} needs shuffle_buffer >= {examples:,} (the split's examples), it is "
-                f"{shuffle_buffer:,}: raise input.shuffle_buffer or use cache=none"
-            )
         return Choice(mode, "as configured")
-    if not fits_buffer:
-        return Choice("none", f"{examples:,} examples exceed the shuffle buffer of {shuffle_buffer:,}")
     budget = int(available_bytes * MEMORY_SHARE)
-    for candidate, needed in (("decoded", decoded_bytes), ("encoded", stored_bytes)):
-        if needed <= budget:
-            return Choice(candidate, f"{_mib(needed)} fit in a third of the {_mib(available_bytes)} free")
+    if decoded_bytes <= budget:
+        return Choice("decoded", f"{_mib(decoded_bytes)} fit in a third of the {_mib(available_bytes)} free")
+    if disk_bytes is not None and decoded_bytes <= disk_bytes:
+        return Choice("disk", f"{_mib(decoded_bytes)} fit on disk, not in a third of the {_mib(available_bytes)} free")
+    if stored_bytes <= budget:
+        return Choice("encoded", f"{_mib(stored_bytes)} fit in a third of the {_mib(available_bytes)} free")
     return Choice("none", f"{_mib(stored_bytes)} exceed a third of the {_mib(available_bytes)} free")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING
 
 import google_crc32c
@@ -32,17 +32,14 @@ class Record:
     group: str  # examples of one group never stand in two splits
 
 
-def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Reads one serialized example (or a vector of them) into tensors named as `Record`'s fields.
+def parse(serialized: tf.Tensor, names: Sequence[str] | None = None) -> dict[str, tf.Tensor]:
+    """Reads one serialized example (or a vector of them) into tensors named as `Record`'s fields, or those of `names`.
 
     `image`, `id`, `file` and `group` are strings, `label` is int64.
     """
     import tensorflow as tf
 
-    features = {
-        field.name: tf.io.FixedLenFeature([], tf.int64 if field.name == "label" else tf.string)
-        for field in dataclasses.fields(Record)
-    }
+    features = {name: tf.io.FixedLenFeature([], tf.int64 if name == "label" else tf.string) for name in names or _NAMES}
     if serialized.shape.rank:
         return tf.io.parse_example(serialized, features)
     return tf.io.parse_single_example(serialized, features)

@@ -7,7 +7,7 @@ import pytest
 from pipeline import cache
 from pipeline.errors import InputError
 
-SIZES = {"stored_bytes": 100, "decoded_bytes": 1000, "examples": 10, "shuffle_buffer": 10}
+SIZES = {"stored_bytes": 100, "decoded_bytes": 1000}
 
 
 @pytest.mark.parametrize(
@@ -15,13 +15,6 @@ SIZES = {"stored_bytes": 100, "decoded_bytes": 1000, "examples": 10, "shuffle_bu
 )
 def test_auto_takes_the_best_that_fits_in_a_third(available_bytes: int, expected: str) -> None:
     assert cache.choose("auto", **SIZES, available_bytes=available_bytes).mode == expected
-
-
-def test_what_the_shuffle_buffer_cannot_hold_is_not_cached() -> None:
-    larger = {**SIZES, "examples": 11, "available_bytes": 10**9}
-    assert cache.choose("auto", **larger).mode == "none"
-    with pytest.raises(InputError, match="shuffle_buffer >= 11"):
-        cache.choose("decoded", **larger)
 
 
 def test_what_is_asked_for_is_what_comes() -> None:
