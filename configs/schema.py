@@ -13,9 +13,12 @@ from typing import Optional
 BACKBONES = ("mobilenetv2", "efficientnet_b0")
 OPTIMIZERS = ("sgd", "rmsprop", "adamw")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-CACHES = ("auto", "none", "encoded", "decoded")
+CACHES = ("auto", "none", "encoded", "decoded", "disk")
+SAMPLINGS = ("none", "sqrt", "uniform")
 CLASS_WEIGHTS = ("none", "balanced")
 TRAINABLE = ("head", "all")
+POLICIES = ("none", "randaugment", "trivialaugment", "classic")
+AUGMENT_WHERE = ("host", "step")
 
 
 class ConfigError(ValueError):
@@ -32,7 +35,29 @@ class Input:
     flip: bool = True
     crop_fraction: float = 0.875  # at evaluation: 224 out of 256, as every ImageNet report since AlexNet
     cache: str = "auto"
-    shuffle_buffer: int = 16_384  # examples: at ImageNet's 110 KB a photo just under 2 GiB
+    cache_dir: Optional[str] = None  # noqa: UP045  for disk (auto takes it only if either is set) and copies of remote shards
+    cache_gib: Optional[float] = None  # noqa: UP045  its bound; None is half of what the disk has free
+    # All workers together draw from so much at random, of stored bytes: 2,400 of ImageNet's photos, and the whole of
+    # smaller sets. Preparation has shuffled already, and with batch, model and TensorFlow it stays below 1 GiB.
+    shuffle_mib: float = 256
+    sampling: str = "none"  # sqrt, uniform: rare classes come more often, instead of loss.class_weights
+
+
+@dataclasses.dataclass(slots=True)
+class Augment:
+    """Keywords of `pipeline.augmentations.augment.Augment`, which says what each means.
+
+    All off: how much a dataset takes is for its experiment to say. The crop and the flip stand in `Input`.
+    """
+
+    policy: str = "none"
+    num_ops: Optional[int] = None  # noqa: UP045  randaugment only; None is 2
+    magnitude: Optional[float] = None  # noqa: UP045  randaugment only; None is 9
+    color_jitter: float = 0.0  # strength; 0.4 is usual
+    erasing: float = 0.0  # probability; 0.25 is usual
+    mixup: float = 0.0  # alpha; 0.2 for small models, 0.8 beside CutMix
+    cutmix: float = 0.0  # alpha; 1.0 is the paper's
+    where: str = "host"  # step: the policy runs where the model runs, for hosts that can't feed their accelerators
 
 
 @dataclasses.dataclass(slots=True)
@@ -88,6 +113,7 @@ class Config:
     validation_split: str = "validation"  # none: train without looking
     precision: str = "float32"
     input: Input = dataclasses.field(default_factory=Input)
+    augment: Augment = dataclasses.field(default_factory=Augment)
     model: Model = dataclasses.field(default_factory=Model)
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     loss: Loss = dataclasses.field(default_factory=Loss)
@@ -109,7 +135,16 @@ class Config:
             raise ConfigError(f"input.crop_area={self.input.crop_area}: expected 0 < smallest <= largest <= 1")
         _within("input.crop_fraction", self.input.crop_fraction, 0, 1, open_low=True)
         _one_of("input.cache", self.input.cache, CACHES)
-        _at_least("input.shuffle_buffer", self.input.shuffle_buffer, 1)
+        _within("input.shuffle_mib", self.input.shuffle_mib, 0, math.inf, open_low=True)
+        if self.input.cache_gib is not None:
+            _within("input.cache_gib", self.input.cache_gib, 0, math.inf, open_low=True)
+        _one_of("input.sampling", self.input.sampling, SAMPLINGS)
+        if self.input.sampling != "none" and self.loss.class_weights != "none":
+            raise ConfigError(
+                f"input.sampling={self.input.sampling!r}: loss.class_weights={self.loss.class_weights!r} balances the "
+                "classes already; use one of the two"
+            )
+        _validate_augment(self.augment)
         self._validate_model_and_optimizer()
         _within("loss.label_smoothing", self.loss.label_smoothing, 0, 1, open_high=True)
         _one_of("loss.class_weights", self.loss.class_weights, CLASS_WEIGHTS)
@@ -140,6 +175,27 @@ class Config:
                 raise ConfigError(f"optimizer.momentum={optimizer.momentum}: adamw has none; leave it None")
             _within("optimizer.momentum", optimizer.momentum, 0, 1, open_high=True)
         _within("optimizer.weight_decay", optimizer.weight_decay, 0, float("inf"))
+
+
+def _validate_augment(augment: Augment) -> None:
+    _one_of("augment.policy", augment.policy, POLICIES)
+    for name in ("num_ops", "magnitude"):
+        value = getattr(augment, name)
+        if value is not None and augment.policy != "randaugment":
+            raise ConfigError(f"augment.{name}={value}: policy={augment.policy!r} has none; leave it None")
+    if augment.num_ops is not None:
+        _at_least("augment.num_ops", augment.num_ops, 1)
+    if augment.magnitude is not None:
+        _within("augment.magnitude", augment.magnitude, 0, 10)
+    for name in ("color_jitter", "mixup", "cutmix"):
+        _within(f"augment.{name}", getattr(augment, name), 0, float("inf"))
+    _within("augment.erasing", augment.erasing, 0, 1)
+    _one_of("augment.where", augment.where, AUGMENT_WHERE)
+    if augment.where == "step":
+        if augment.policy not in ("randaugment", "trivialaugment"):
+            raise ConfigError(f"augment.where='step': policy={augment.policy!r} has no form for the step; use host")
+        if augment.cutmix:
+            raise ConfigError(f"augment.cutmix={augment.cutmix}: its labels need where='host'")
 
 
 def _validate_phase(name: str, phase: Phase) -> None:

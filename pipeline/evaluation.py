@@ -3,16 +3,54 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from pipeline import decode, records, storage
-from pipeline.manifest import Manifest
+from pipeline import decode, parallel, records, shards, storage
+from pipeline.batches import Batches, path
+from pipeline.errors import InputError
+from pipeline.manifest import Manifest, Shard
+
+_PREFETCHED_BATCHES = 2  # one being taken and one ready
+
+
+class Part(NamedTuple):
+    """What one worker evaluates: `examples` in stored order, behind the first `skipped` of `shards`."""
+
+    shards: tuple[Shard, ...]
+    skipped: int  # examples of the first shard that the worker before takes
+    examples: int
 
 
 def num_steps(examples: int, *, batch: int, num_workers: int) -> int:
     """Steps that every worker takes: those of the worker with the largest part."""
     return math.ceil(math.ceil(examples / num_workers) / batch)
+
+
+def part(stored: Sequence[Shard], *, worker: int, num_workers: int) -> Part:
+    """The part of `worker` (0-based): a range of the stored order, so that it reads no shards but its own.
+
+    All examples stand in exactly one part, and parts differ by one example at most. A shard on the border of two parts
+    is read by both; with more workers than examples some parts are empty.
+
+    Raises:
+      InputError: where there is no such worker.
+    """
+    if not 0 <= worker < num_workers:
+        raise InputError(f"worker index {worker} is outside 0..{num_workers - 1}")
+    examples = sum(shard.examples for shard in stored)
+    begin, end = (examples * border // num_workers for border in (worker, worker + 1))
+    own: list[Shard] = []
+    skipped = first = 0
+    for shard in stored:
+        if max(begin, first) < min(end, first + shard.examples):
+            if not own:
+                skipped = begin - first
+            own.append(shard)
+        first += shard.examples
+    return Part(tuple(own), skipped, end - begin)
 
 
 def batches(
@@ -23,37 +61,59 @@ def batches(
     batch: int,
     image_size: int,
     crop_fraction: float,
+    cache_dir: str | None = None,
+    cache_gib: float | None = None,
     worker: int = 0,
     num_workers: int = 1,
-) -> tf.data.Dataset:
+) -> Batches:
     """This worker's part of `split`, padded so that all workers take equally many steps.
 
     Args:
       directory: the dataset's folder, with the shards that `manifest` names.
       batch: examples a step on this worker.
       image_size, crop_fraction: see `decode.central_crop`.
+      cache_dir, cache_gib: where copies of remote shards go, see `shards.Opener`; a local dataset has none.
 
     Returns:
-      A finite dataset of (images uint8 [batch, image_size, image_size, 3], labels int64 [batch], mask bool [batch]);
+      Finite: of (images uint8 [batch, image_size, image_size, 3], labels int64 [batch], mask bool [batch]);
       padding is black, has label 0 and mask False. Examples come in the order they are stored in.
-    """
-    files = [storage.join(directory, shard.file) for shard in manifest.split(split).shards]
 
+    Raises:
+      InputError: where there is no such worker; from the iterator, naming shard or image, where one can't be read.
+    """
+    own = part(manifest.split(split).shards, worker=worker, num_workers=num_workers)
+
+    @parallel.as_it_is
     def prepare(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         example = records.parse(serialized)
-        image = decode.central_crop(decode.decode(example["image"]), image_size=image_size, crop_fraction=crop_fraction)
+        image = decode.central_crop_encoded(example["image"], image_size=image_size, crop_fraction=crop_fraction)
         return image, example["label"], tf.constant(True)
 
     padding = tf.data.Dataset.from_tensors(
         (tf.zeros([image_size, image_size, 3], tf.uint8), tf.constant(0, tf.int64), tf.constant(False))
     )
     steps = num_steps(manifest.split(split).examples, batch=batch, num_workers=num_workers)
-    return (
-        tf.data.TFRecordDataset(files, buffer_size=records.READ_BUFFER_BYTES)
-        .shard(num_workers, worker)
-        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .concatenate(padding.repeat())
-        .take(steps * batch)
+    if storage.is_local(directory):
+        cache_dir = cache_gib = None  # meant for the decoded images to train on
+    cache_bytes = None if cache_gib is None else int(cache_gib * 2**30)
+    opener = shards.Opener(directory, own.shards, cache_dir=cache_dir, cache_bytes=cache_bytes, open_at_once=1)
+    numbers = tf.data.Dataset.range(len(own.shards))
+    following = [*range(1, len(own.shards)), -1][: len(own.shards)]
+
+    @parallel.as_it_is
+    def read(number: tf.Tensor, following: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.TFRecordDataset(path(opener, number, following), buffer_size=records.READ_BUFFER_BYTES)
+
+    dataset = (
+        tf.data.Dataset.zip(numbers, tf.data.Dataset.from_tensor_slices(tf.constant(following, tf.int64)))
+        .flat_map(read)
+        .skip(own.skipped)
+        .take(own.examples)
+        # A shard cut between two records ends without an error; without this, padding would stand in for the rest.
+        .apply(tf.data.experimental.assert_cardinality(own.examples))
+        .map(prepare, num_parallel_calls=parallel.cores(), deterministic=True)
+        .concatenate(padding.repeat(steps * batch - own.examples))
         .batch(batch, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
+        .prefetch(_PREFETCHED_BATCHES)
     )
+    return Batches(dataset.with_options(parallel.options()), opener)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from pipeline import cache as cache_lib
-from pipeline import decode, order, records, storage
+from pipeline import decoded, order, parallel, reading, shards, storage, streams
+from pipeline import sampling as sampling_lib
+from pipeline.augmentations.augment import Augment
+from pipeline.batches import Batches, path
 from pipeline.errors import InputError
 from pipeline.manifest import Manifest
 
-_PARALLEL_SHARDS = 4  # open at once in one stream; streams themselves are read in parallel
+_PREFETCHED_BATCHES = 2  # one being taken and one ready; more would only take memory
 
 
 def batches(
@@ -26,11 +31,16 @@ def batches(
     crop_area: tuple[float, float],
     flip: bool,
     cache: str,
-    shuffle_buffer: int,
+    shuffle_mib: float,
+    cache_dir: str | None = None,
+    cache_gib: float | None = None,
+    sampling: str = "none",
+    augment: Augment | None = None,
     start_step: int = 0,
     worker: int = 0,
     num_workers: int = 1,
-) -> tf.data.Dataset:
+    host: parallel.Host | None = None,
+) -> Batches:
     """One worker's share of every global batch from `start_step` on, without end.
 
     Args:
@@ -38,135 +48,194 @@ def batches(
       seed: fixes the order and every crop.
       image_size, crop_area, flip: see `decode.random_resized_crop`.
       cache: see `cache.choose`; the choice changes speed, never order or pixels.
-      shuffle_buffer: examples that all workers together draw from at random, shared out to the streams. A stream that
-        fits is permuted uniformly each epoch; otherwise its shards change places and the buffer mixes within.
+      cache_dir, cache_gib: where copies of remote shards and decoded ones may be kept, and how much of them; see
+        `shards.Opener`.
+      shuffle_mib, sampling: see `order.plan` and `sampling.class_weights`.
+      augment: what is done to crops and batches, None for nothing.
       start_step: global steps already taken; continues with exactly the examples that would have come next.
+      host: the one that is to run the dataset in another process, None for this process. Its cores and memory count.
+        What hashes shards and keeps copies on a local disk is Python, and only a graph gets there: shards' examples are
+        only counted, and nothing is kept on disks.
 
     Returns:
-      A dataset of (images uint8 [batch, image_size, image_size, 3], labels int64 [batch]) with static shapes and
-      batch = global_batch / num_workers.
+      Of (images uint8 [batch, image_size, image_size, 3], labels, places int64 [batch]) with static shapes and batch =
+      global_batch / num_workers. Labels are int64 [batch], or float32 [batch, classes] where examples are mixed. An
+      example's place in the sequence of all is the same whoever reads it, and seeds what is random about it.
 
     Raises:
       InputError: where workers, streams and global batch don't divide, or the cache can't be had.
     """
-    all_streams = order.deal(manifest.split(split), global_batch=global_batch)
-    streams = order.for_worker(all_streams, worker=worker, num_workers=num_workers)
-    choice = _choose_cache(manifest, split, all_streams, len(streams), cache, shuffle_buffer)
-    per_stream = [
-        _stream(
-            directory,
-            stream,
-            num_streams=len(all_streams),
-            global_batch=global_batch,
-            start_step=start_step,
-            seed=seed,
-            window=max(1, shuffle_buffer // len(all_streams)),
-            cache=choice.mode,
-        )
-        for stream in streams
-    ]
-    # Block by block instead of one by one: a global batch then is each stream's block, whoever reads it.
-    block = global_batch // len(all_streams)
-    turns = tf.data.Dataset.range(len(streams)).flat_map(lambda i: tf.data.Dataset.from_tensors(i).repeat(block))
-    examples = tf.data.Dataset.choose_from_datasets(per_stream, turns.repeat())
-    augment = functools.partial(
-        _augment, seed=seed, image_size=image_size, crop_area=crop_area, flip=flip, decoded=choice.mode == "decoded"
+    augment = augment or Augment()
+    plan = make_plan(
+        manifest,
+        split=split,
+        global_batch=global_batch,
+        shuffle_mib=shuffle_mib,
+        sampling=sampling,
+        mixes=augment.mixes,
     )
-    return (
-        examples.map(augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    own = order.for_worker(plan.streams, worker=worker, num_workers=num_workers)
+    if host and (cache == "disk" or cache_dir is not None or cache_gib is not None):
+        raise InputError(
+            "an input service keeps nothing on disk: leave input.cache_dir and input.cache_gib None, and choose "
+            f"another input.cache than disk (it is {cache})"
+        )
+    cache_bytes = None if cache_gib is None else int(cache_gib * 2**30)
+    disk_bytes = None
+    if cache == "disk" or (cache == "auto" and (cache_dir is not None or cache_gib is not None)):
+        # A remote shard lies there beside its images while it is decoded.
+        beside = 0 if storage.is_local(directory) else max(shard.bytes for shard in manifest.split(split).shards)
+        disk_bytes = shards.cache_bound(cache_dir, cache_bytes) - beside
+    choice = _choose_cache(manifest, split, len(own) / len(plan.streams), cache, disk_bytes, host)
+    logging.info("input: cache=%s for %s (%s)", choice.mode, split, choice.reason)
+    if cache == "auto" and choice.mode != "disk" and storage.is_local(directory):
+        cache_dir = cache_bytes = None  # they were there to choose from
+    opener, cores = None, host.cores if host else parallel.cores()
+    if not host:
+        opener = shards.Opener(
+            directory,
+            manifest.split(split).shards,
+            cache_dir=cache_dir,
+            cache_bytes=cache_bytes,
+            decoded=choice.mode == "disk",
+            open_at_once=len(own),
+        )
+    reader = _reader(choice.mode, directory, manifest, split, opener, plan.numbers(own), cores)
+
+    @parallel.as_it_is
+    def prepare(index: tf.Tensor, example: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        place = _place(index, plan, own, start_step=start_step)
+        image_seed = tf.stack([tf.constant(seed, tf.int64), place])
+        image = reader.crop(example, image_size=image_size, area=crop_area, seed=image_seed, flip=flip)
+        return augment.image(image, image_seed), reader.feature(example, "label"), place
+
+    @parallel.as_it_is
+    def mix(images: tf.Tensor, labels: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        classes = len(manifest.classes)
+        mixed = augment.mix(images, labels, places, seed=seed, num_classes=classes, block=plan.block)
+        return *mixed, places
+
+    examples = _examples(manifest, split, plan, own, reader, seed=seed, sampling=sampling, start_step=start_step)
+    dataset = (
+        examples.prefetch(global_batch // num_workers)  # reading goes on while the cores decode
+        .enumerate()
+        .map(prepare, num_parallel_calls=cores, deterministic=True)
         .batch(global_batch // num_workers, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
+    )
+    if augment.mixes:
+        dataset = dataset.map(mix, num_parallel_calls=cores, deterministic=True)
+    return Batches(dataset.prefetch(_PREFETCHED_BATCHES).with_options(parallel.options(host)), opener)
+
+
+def sample_ids(
+    directory: str,
+    manifest: Manifest,
+    *,
+    split: str,
+    seed: int | tf.Tensor,
+    global_batch: int,
+    shuffle_mib: float,
+    sampling: str = "none",
+    mixes: bool = False,
+    start_step: int | tf.Tensor = 0,
+    worker: int = 0,
+    num_workers: int = 1,
+) -> tf.data.Dataset:
+    """The `id` of every example that `batches` would give, string [batch]; for tests and audits, without decoding."""
+    plan = make_plan(
+        manifest, split=split, global_batch=global_batch, shuffle_mib=shuffle_mib, sampling=sampling, mixes=mixes
+    )
+    own = order.for_worker(plan.streams, worker=worker, num_workers=num_workers)
+    reader = _reader("none", directory, manifest, split, None, plan.numbers(own))
+    examples = _examples(manifest, split, plan, own, reader, seed=seed, sampling=sampling, start_step=start_step)
+    ids = examples.map(parallel.as_it_is(lambda example: reader.feature(example, "id")))
+    return ids.batch(global_batch // num_workers, drop_remainder=True).with_options(parallel.options())
+
+
+def make_plan(
+    manifest: Manifest, *, split: str, global_batch: int, shuffle_mib: float, sampling: str, mixes: bool
+) -> order.Plan:
+    """The streams of a split and how they are read; see `batches` for the arguments."""
+    return order.plan(
+        manifest.split(split),
+        global_batch=global_batch,
+        shuffle_mib=shuffle_mib,
+        least_block=2 if mixes else 1,  # a mixed example's partner comes from its own block
+        least_window=1 if sampling == "none" else sampling_lib.LEAST_WINDOW,
     )
 
 
 def _choose_cache(
+    manifest: Manifest, split: str, share: float, mode: str, disk_bytes: int | None, host: parallel.Host | None
+) -> cache_lib.Choice:
+    stored = manifest.split(split)
+    pixels = manifest.statistics["pixels"][split]
+    size_bytes = decoded.estimated_bytes(examples=stored.examples, pixels=pixels, shards=len(stored.shards))
+    return cache_lib.choose(
+        mode,
+        stored_bytes=int(share * sum(shard.bytes for shard in stored.shards)),
+        decoded_bytes=int(share * size_bytes),
+        available_bytes=host.available_bytes if host else cache_lib.available_bytes(),
+        disk_bytes=disk_bytes,
+    )
+
+
+def _reader(
+    cache: str,
+    directory: str,
     manifest: Manifest,
     split: str,
-    all_streams: tuple[order.Stream, ...],
-    own_streams: int,
-    mode: str,
-    shuffle_buffer: int,
-) -> cache_lib.Choice:
-    share = own_streams / len(all_streams)
-    choice = cache_lib.choose(
-        mode,
-        stored_bytes=int(share * sum(shard.bytes for shard in manifest.split(split).shards)),
-        decoded_bytes=int(share * 3 * manifest.statistics["pixels"][split]),
-        available_bytes=cache_lib.available_bytes(),
-        # The buffer is shared out equally to the streams, so the longest one decides what fits.
-        examples=max(stream.examples for stream in all_streams) * len(all_streams),
-        shuffle_buffer=shuffle_buffer,
-    )
-    logging.info("input: cache=%s for %s (%s)", choice.mode, split, choice.reason)
-    return choice
+    opener: shards.Opener | None,
+    numbers: Sequence[int],
+    cores: int | None = None,
+) -> reading.Reader:
+    counts = [shard.examples for shard in manifest.split(split).shards]
+    return reading.make(cache, paths(directory, manifest, split, opener), counts, numbers, cores)
 
 
-def _stream(
-    directory: str,
-    stream: order.Stream,
+def paths(directory: str, manifest: Manifest, split: str, opener: shards.Opener | None) -> reading.PathFn:
+    """The files of a split's shards: as `opener` hands them out, or where they are, unverified."""
+    if opener is None:
+        files = tf.constant([storage.join(directory, shard.file) for shard in manifest.split(split).shards])
+        return lambda number, _: files[number]
+
+    return functools.partial(path, opener)
+
+
+def _examples(
+    manifest: Manifest,
+    split: str,
+    plan: order.Plan,
+    own: Sequence[order.Stream],
+    reader: reading.Reader,
     *,
-    num_streams: int,
-    global_batch: int,
-    start_step: int,
-    seed: int,
-    window: int,
-    cache: str,
+    seed: int | tf.Tensor,
+    sampling: str,
+    start_step: int | tf.Tensor,
 ) -> tf.data.Dataset:
-    """(place in the global sequence, example) of one stream, epoch after epoch, from `start_step` on."""
-    files = [storage.join(directory, shard.file) for shard in stream.shards]
-    whole = stream.examples <= window
-    if whole:
-        kept = _read(tf.constant(files))
-        if cache == "decoded":
-            kept = kept.map(_parse_and_decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        if cache != "none":
-            kept = kept.cache()
+    weights = sampling_lib.class_weights(sampling, manifest.class_counts(split))
 
-    def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
-        # Seeds this function's graph only, so that the caller's global seed has no say in the order.
-        tf.compat.v1.set_random_seed(seed)
-        shuffle_seed = epoch * num_streams + stream.index
-        if whole:
-            examples = kept
-        else:
-            examples = _read(tf.random.experimental.stateless_shuffle(files, seed=[seed, shuffle_seed]))
-        return examples.shuffle(min(window, stream.examples), seed=shuffle_seed, reshuffle_each_iteration=False)
+    def copies(examples: tf.data.Dataset, window_seed: tf.Tensor) -> tf.Tensor:
+        labels = examples.map(lambda example: reader.feature(example, "label")).batch(plan.window)
+        return sampling_lib.copies(labels.get_single_element(), weights, seed=window_seed)
 
-    epoch, done = order.position(stream, step=start_step, num_streams=num_streams, global_batch=global_batch)
-    taken = start_step * (global_batch // num_streams)
-    examples = tf.data.Dataset.range(epoch, tf.int64.max).flat_map(epoch_examples).skip(done)
-    return examples.enumerate(taken).map(lambda i, example: (i * num_streams + stream.index, example)).prefetch(2)
-
-
-def _read(files: tf.Tensor) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensor_slices(files).interleave(
-        lambda file: tf.data.TFRecordDataset(file, buffer_size=records.READ_BUFFER_BYTES),
-        cycle_length=_PARALLEL_SHARDS,
-        num_parallel_calls=_PARALLEL_SHARDS,
-        deterministic=True,
+    return streams.interleaved(
+        plan,
+        own,
+        reader.shard,
+        nothing=reader.nothing,
+        seed=seed,
+        start_step=start_step,
+        copies=None if sampling == "none" else copies,
     )
 
 
-def _parse_and_decode(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    example = records.parse(serialized)
-    return {"image": decode.decode(example["image"]), "label": example["label"]}
-
-
-def _augment(
-    place: tf.Tensor,
-    example: tf.Tensor | dict[str, tf.Tensor],
-    *,
-    seed: int,
-    image_size: int,
-    crop_area: tuple[float, float],
-    flip: bool,
-    decoded: bool,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    parsed = example if decoded else _parse_and_decode(example)
-    image = decode.random_resized_crop(
-        parsed["image"], image_size=image_size, area=crop_area, seed=tf.stack([seed, place]), flip=flip
-    )
-    return image, parsed["label"]
+def _place(index: tf.Tensor, plan: order.Plan, own: Sequence[order.Stream], *, start_step: int) -> tf.Tensor:
+    """Of the worker's example number `index` since `start_step` in the sequence of all workers' examples."""
+    local_batch = plan.block * len(own)
+    step, within = start_step + index // local_batch, index % local_batch
+    stream, turn = own[0].index + within // plan.block, step * plan.block + within % plan.block
+    return turn * len(plan.streams) + stream
 
 
 def check_batch(global_batch: int, *, num_replicas: int) -> None:

@@ -93,6 +93,8 @@ def evaluate(*, workdir: str, split: str, data: str | None, strategy: str) -> di
         batch=batch,
         image_size=run.config["input"]["image_size"],
         crop_fraction=run.config["input"]["crop_fraction"],
+        cache_dir=run.config["input"].get("cache_dir"),
+        cache_gib=run.config["input"].get("cache_gib"),
         worker=cluster.worker,
         num_workers=cluster.num_workers,
     )

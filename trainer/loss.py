@@ -42,12 +42,13 @@ def weights_of_classes(kind: str, counts: Sequence[int], classes: Sequence[str])
 def cross_entropy(
     labels: tf.Tensor, logits: tf.Tensor, *, label_smoothing: float, class_weights: Sequence[float] | None
 ) -> tf.Tensor:
-    """w[y] * -sum_k q_k log softmax(logits)_k, with q = (1 - smoothing) * onehot(y) + smoothing / classes.
+    """(sum_c p_c w_c) * -sum_k q_k log softmax(logits)_k, with q = (1 - smoothing) * p + smoothing / classes.
 
-    Rethinking the Inception Architecture, section 7 (https://arxiv.org/abs/1512.00567).
+    p is onehot(label), or the label itself where that is a distribution: MixUp's and CutMix's examples then weigh what
+    their parts weigh. Smoothing: Rethinking the Inception Architecture, section 7 (https://arxiv.org/abs/1512.00567).
 
     Args:
-      labels: int64 [batch], 0 <= label < classes.
+      labels: int64 [batch], 0 <= label < classes; or float32 [batch, classes], non-negative, each row's sum 1.
       logits: float32 [batch, classes].
       label_smoothing: in [0, 1).
       class_weights: one per class, or None for 1 everywhere.
@@ -56,8 +57,14 @@ def cross_entropy(
       float32 [batch].
     """
     log_probabilities = tf.nn.log_softmax(logits)
-    of_label = tf.gather(log_probabilities, labels, batch_dims=1)
+    soft = labels.dtype.is_floating
+    if soft:
+        labels = tf.cast(labels, logits.dtype)
+        of_label = tf.reduce_sum(labels * log_probabilities, axis=-1)
+    else:
+        of_label = tf.gather(log_probabilities, labels, batch_dims=1)
     losses = -((1 - label_smoothing) * of_label + label_smoothing * tf.reduce_mean(log_probabilities, axis=-1))
     if class_weights is None:
         return losses
-    return losses * tf.gather(tf.constant(class_weights, losses.dtype), labels)
+    weights = tf.constant(class_weights, losses.dtype)
+    return losses * (tf.linalg.matvec(labels, weights) if soft else tf.gather(weights, labels))

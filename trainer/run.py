@@ -17,7 +17,15 @@ from pipeline.errors import InputError
 
 FILE = "run.json"
 # What may change between two starts of one run: how far, how often and from where in memory, never what a step learns.
-_MAY_CHANGE = ("max_steps", "evaluate_every_epochs", "checkpoint_every_steps", "log_every_steps", "input.cache")
+_MAY_CHANGE = (
+    "max_steps",
+    "evaluate_every_epochs",
+    "checkpoint_every_steps",
+    "log_every_steps",
+    "input.cache",
+    "input.cache_dir",
+    "input.cache_gib",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from trainer.loss import LossFn
 
+Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # (images, places) -> images
+
 
 def make_train_step(
     strategy: tf.distribute.Strategy,
@@ -17,17 +19,24 @@ def make_train_step(
     loss_fn: LossFn,
     *,
     global_batch: int,
+    augment: Augment | None = None,
 ) -> Callable[[Sequence[tf.Tensor], tf.Tensor], tf.Tensor]:
     """Compiles one optimizer step over the weights that are trainable now; make a new one after changing them.
 
+    Args:
+      augment: what each replica does to its images (uint8 [batch, size, size, 3]) before the model sees them, given
+        their places (int64 [batch]); it runs where the model runs. None leaves the places unread.
+
     Returns:
-      step((images, labels), learning_rate) -> mean loss over the global batch, a float32 scalar.
+      step((images, labels, places), learning_rate) -> mean loss over the global batch, a float32 scalar.
     """
     variables = list(model.trainable_variables)
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     inner = optimizer.inner_optimizer if scales_loss else optimizer
 
-    def replica_step(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def replica_step(images: tf.Tensor, labels: tf.Tensor, *places: tf.Tensor) -> tf.Tensor:
+        if augment is not None:
+            images = augment(images, *places)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in variables])
             losses = loss_fn(labels, model(images, training=True))

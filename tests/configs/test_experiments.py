@@ -13,7 +13,8 @@ import keras
 import pytest
 
 from configs import loading, schema
-from pipeline import cache, training
+from pipeline import cache, sampling, training
+from pipeline.augmentations import augment
 from trainer import __main__ as commands
 from trainer import loss, model, optimizer, schedule, strategies, train
 
@@ -21,7 +22,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 FILES = sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "configs").glob("[!_]*_*.py"))
 SHRUNK = {
     "input.image_size": 32,
-    "input.shuffle_buffer": 512,
+    "input.shuffle_mib": 1.0,
     "global_batch": 8,
     "model.weights": "none",
     "max_steps": 1,
@@ -45,7 +46,9 @@ def _step(file: str, digits: str, workdir: pathlib.Path, **changed: object) -> d
     overrides = [f"--config.{name}={value}" for name, value in {**SHRUNK, **changed}.items()]
     config = loading.read(file, overrides)
     try:
-        return train.train(data=digits, workdir=str(workdir), strategy="one", **dataclasses.asdict(config))
+        return train.train(
+            data=digits, workdir=str(workdir), strategy="one", input_service=(), **dataclasses.asdict(config)
+        )
     finally:
         keras.mixed_precision.set_global_policy("float32")
 
@@ -81,9 +84,10 @@ def test_every_field_of_a_group_is_somebodys_keyword() -> None:
     def keywords(function: Callable[..., object]) -> set[str]:
         return set(inspect.signature(function).parameters)
 
-    assert fields(schema.Config) | {"data", "workdir", "strategy"} == keywords(train.train)
+    assert fields(schema.Config) | {"data", "workdir", "strategy", "input_service"} == keywords(train.train)
     assert fields(schema.Model) <= keywords(model.build)
     assert fields(schema.Input) - {"crop_fraction"} <= keywords(training.batches)
+    assert fields(schema.Augment) == keywords(augment.Augment)
     assert fields(schema.Optimizer) - {"peak_lr"} <= keywords(optimizer.build)
     assert fields(schema.Loss) <= keywords(loss.make)
     assert fields(schema.Phase) <= keywords(schedule._plan_one)
@@ -92,4 +96,7 @@ def test_every_field_of_a_group_is_somebodys_keyword() -> None:
 def test_what_is_listed_twice_is_the_same() -> None:
     """Files of configs/ import nothing of ours, and the command's flags are parsed before TensorFlow is imported."""
     assert schema.CACHES == cache.MODES
+    assert tuple(sampling.POWERS) == schema.SAMPLINGS
+    assert schema.POLICIES == augment.POLICIES
+    assert schema.AUGMENT_WHERE == augment.WHERE
     assert commands._STRATEGIES == strategies.NAMES

@@ -36,6 +36,13 @@ DIGITS = "configs/digits_mobilenetv2.py"
         ("seed=None", "config.seed=None: expected int, got NoneType"),
         ("validate=1", "the config has no field validate"),
         ("phases[0].warmup_epochs=999", "config.phases[0].warmup_epochs=999.0: expected [0, "),
+        ("augment.policy=autoaugment", "config.augment.policy='autoaugment': expected one of none, randaugment"),
+        ("augment.num_ops=2", "config.augment.num_ops=2: policy='none' has none; leave it None"),
+        ("augment.magnitude=9", "config.augment.magnitude=9.0: policy='none' has none; leave it None"),
+        ("augment.erasing=1.5", "config.augment.erasing=1.5: expected [0, 1]"),
+        ("augment.mixup=-1", "config.augment.mixup=-1.0: expected [0, inf)"),
+        ("augment.where=device", "config.augment.where='device': expected one of host, step"),
+        ("augment.where=step", "config.augment.where='step': policy='none' has no form for the step; use host"),
         ("phases[0].trainable=tail", "config.phases[0].trainable='tail': expected one of head, all"),
     ],
 )
@@ -58,6 +65,15 @@ def test_a_wrong_override_is_one_line(override: str, message: str) -> None:
         ("return Config(phases=[])", "config.phases=[]: expected a tuple, got list"),
         ("return Config(model=Model(width=0.5, backbone='efficientnet_b0'))", "has one width; leave it None"),
         ("return Config(optimizer=Optimizer(name='adamw', momentum=0.9))", "adamw has none; leave it None"),
+        ("return Config(augment=Augment(policy='randaugment', num_ops=0))", "augment.num_ops=0: expected at least 1"),
+        (
+            "return Config(augment=Augment(policy='randaugment', magnitude=11.0))",
+            "augment.magnitude=11.0: expected [0, 10]",
+        ),
+        (
+            "return Config(augment=Augment(policy='trivialaugment', where='step', cutmix=1.0))",
+            "augment.cutmix=1.0: its labels need where='host'",
+        ),
         ("return Config(input=Model())", "expected Input, got Model"),
         ("return Config(phases=(Model(),))", "config.phases[0]=Model("),
         ("return Config(seed=foo)", "name 'foo' is not defined"),
@@ -92,10 +108,14 @@ def test_overrides_reach_every_kind_of_field() -> None:
             "--config.model.width=0.75",
             "--config.phases[0].epochs=2.5",
             "--config.max_steps=9",
+            "--config.augment.policy=randaugment",
+            "--config.augment.num_ops=3",
+            "--config.augment.magnitude=5.5",
         ],
     )
     assert loading.read(DIGITS, ["--config.model.width=None"]).model.width is None
     assert (config.seed, config.optimizer.peak_lr, config.input.flip) == (7, 3e-4, True)
     assert (config.input.crop_area, config.model.width, config.phases[0].epochs) == ((0.5, 0.75), 0.75, 2.5)
     assert config.max_steps == 9
+    assert (config.augment.policy, config.augment.num_ops, config.augment.magnitude) == ("randaugment", 3, 5.5)
     assert loading.read(DIGITS).seed != 7  # the file's own value is untouched

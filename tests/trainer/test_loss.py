@@ -14,6 +14,7 @@ from trainer import loss
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 4, [32, 5]).astype(np.float32)
 LABELS = RNG.integers(0, 5, 32)
+SOFT_LABELS = RNG.dirichlet(np.ones(5), 32).astype(np.float32)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
@@ -33,6 +34,31 @@ def test_class_weights_multiply_each_example() -> None:
     plain = loss.cross_entropy(tf.constant(LABELS), tf.constant(LOGITS), label_smoothing=0.1, class_weights=None)
     found = loss.cross_entropy(tf.constant(LABELS), tf.constant(LOGITS), label_smoothing=0.1, class_weights=weights)
     np.testing.assert_allclose(found, plain.numpy() * np.array(weights)[LABELS], rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_a_distribution_is_keras(smoothing: float) -> None:
+    reference = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing, reduction="none")
+    expected = reference(SOFT_LABELS, LOGITS).numpy()
+    found = loss.cross_entropy(
+        tf.constant(SOFT_LABELS), tf.constant(LOGITS), label_smoothing=smoothing, class_weights=None
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    dataset = tf.data.Dataset.from_tensors((SOFT_LABELS, LOGITS)).map(
+        lambda labels, logits: loss.cross_entropy(labels, logits, label_smoothing=smoothing, class_weights=None)
+    )
+    np.testing.assert_allclose(next(iter(dataset)), expected, rtol=1e-5)
+
+
+def test_a_mixed_example_weighs_what_its_parts_weigh() -> None:
+    weights = [1.0, 2.0, 0.5, 4.0, 3.0]
+    settings = {"label_smoothing": 0.1, "class_weights": weights}
+    plain = loss.cross_entropy(tf.constant(SOFT_LABELS), tf.constant(LOGITS), label_smoothing=0.1, class_weights=None)
+    found = loss.cross_entropy(tf.constant(SOFT_LABELS), tf.constant(LOGITS), **settings)
+    np.testing.assert_allclose(found, plain.numpy() * (SOFT_LABELS @ np.array(weights)), rtol=1e-5)
+    certain = loss.cross_entropy(tf.one_hot(LABELS, 5), tf.constant(LOGITS), **settings)
+    expected = loss.cross_entropy(tf.constant(LABELS), tf.constant(LOGITS), **settings)
+    np.testing.assert_allclose(certain, expected, rtol=1e-5)
 
 
 def test_the_settings_arrive_in_the_loss() -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.augmentations.augment import Augment
 from trainer import loss, model, optimizer, step, strategies
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, [8, 32, 32, 3], dtype=np.uint8)
 LABELS = RNG.integers(0, 3, 8)
+PLACES = np.arange(100, 108)
 LOSS = functools.partial(loss.cross_entropy, label_smoothing=0.1, class_weights=[1.0, 2.0, 0.5])
 
 
@@ -37,14 +39,23 @@ def _net(dtype: str = "float32") -> keras.Model:
     return keras.Model(images, keras.layers.Dense(3, dtype="float32")(x))
 
 
-def _train(replicas: int, *, steps: int = 3, name: str = "adamw") -> tuple[list[float], list[np.ndarray]]:
+def _train(
+    replicas: int,
+    *,
+    steps: int = 3,
+    name: str = "adamw",
+    images: np.ndarray = IMAGES,
+    labels: np.ndarray = LABELS,
+    augment: step.Augment | None = None,
+) -> tuple[list[float], list[np.ndarray]]:
     cluster = _cluster(replicas)
     with cluster.strategy.scope():
         net = _net()
         net.get_layer("backbone").layers[-1].trainable = False
         opt = optimizer.build(net, name=name, momentum=None, weight_decay=0.01, precision="float32")
-        train_step = step.make_train_step(cluster.strategy, net, opt, LOSS, global_batch=8)
-    batch = strategies.distributor(cluster)([tf.constant(IMAGES), tf.constant(LABELS)])
+        train_step = step.make_train_step(cluster.strategy, net, opt, LOSS, global_batch=8, augment=augment)
+    deal = strategies.distributor(cluster)
+    batch = deal([tf.constant(images), tf.constant(labels), tf.constant(PLACES)])
     losses = [float(train_step(batch, tf.constant(0.1))) for _ in range(steps)]
     return losses, [variable.numpy() for variable in net.trainable_variables]
 
@@ -56,6 +67,41 @@ def test_two_replicas_take_the_step_that_one_takes(name: str) -> None:
     assert two_losses == pytest.approx(one_losses, rel=1e-5)
     for one, two in zip(one_weights, two_weights, strict=True):
         np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
+
+
+def test_two_replicas_take_the_step_that_one_takes_with_mixed_labels() -> None:
+    labels = RNG.dirichlet(np.ones(3), 8).astype(np.float32)
+    one_losses, one_weights = _train(1, name="sgd", labels=labels)
+    two_losses, two_weights = _train(2, name="sgd", labels=labels)
+    assert two_losses == pytest.approx(one_losses, rel=1e-5)
+    for one, two in zip(one_weights, two_weights, strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_step_augments_each_image_by_its_own_place(replicas: int) -> None:
+    def darken(images: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        return images // tf.cast(places - 99, tf.uint8)[:, None, None, None]
+
+    darker = IMAGES // (PLACES - 99).astype(np.uint8)[:, None, None, None]
+    expected_losses, expected_weights = _train(1, images=darker)
+    losses, weights = _train(replicas, augment=darken)
+    assert losses == pytest.approx(expected_losses, rel=1e-5)
+    for expected, found in zip(expected_weights, weights, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_two_replicas_draw_a_policy_as_the_host_does() -> None:
+    settings = {"policy": "randaugment", "num_ops": 1}
+    host = Augment(**settings)
+    augmented = [
+        host.image(tf.constant(image), tf.constant([7, place], tf.int64)).numpy()
+        for image, place in zip(IMAGES, PLACES, strict=True)
+    ]
+    assert (np.stack(augmented) != IMAGES).any()
+    expected, _ = _train(1, images=np.stack(augmented))
+    losses, _ = _train(2, augment=functools.partial(Augment(**settings, where="step").batch, seed=7))
+    assert losses == pytest.approx(expected, rel=1e-5)
 
 
 def test_first_sgd_step_is_the_gradient_by_hand() -> None:
