@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from pipeline import evaluation, training
+from pipeline import evaluation, service, training
 from pipeline import manifest as manifest_lib
+from pipeline.augmentations.augment import Augment
 from pipeline.errors import InputError
 from trainer import checkpoints, schedule, strategies
 from trainer import evaluate as evaluate_lib
@@ -22,12 +24,15 @@ from trainer import run as run_lib
 from trainer import step as step_lib
 from trainer.progress import Progress
 
+_SURROUNDINGS = ("data", "workdir", "strategy", "input_service")  # may differ when a run goes on
+
 
 def train(
     *,
     data: str,
     workdir: str,
     strategy: str,
+    input_service: Sequence[str],
     seed: int,
     global_batch: int,
     train_split: str,
@@ -37,6 +42,7 @@ def train(
     model: Mapping[str, Any],
     optimizer: Mapping[str, Any],
     loss: Mapping[str, Any],
+    augment: Mapping[str, Any],
     phases: Sequence[Mapping[str, Any]],
     max_steps: int | None,
     evaluate_every_epochs: float,
@@ -49,6 +55,7 @@ def train(
       data: the dataset's folder (…/NAME/VERSION).
       workdir: where checkpoints, logs and `run.json` go; all workers must see the same.
       strategy: see `strategies.connect`.
+      input_service: addresses of `pipeline.serve` processes that prepare the input, none for this one.
       others: the fields of `configs.schema.Config`; each group goes as keywords to the part that it configures.
 
     Returns:
@@ -58,7 +65,7 @@ def train(
       InputError: before the first step, where data, workdir, cluster and settings don't go together.
       FloatingPointError: where the loss stops being a number.
     """
-    settings = {name: value for name, value in locals().items() if name not in ("data", "workdir", "strategy")}
+    settings = {name: value for name, value in locals().items() if name not in _SURROUNDINGS}
 
     # What there is to learn from: refused here rather than after an epoch.
     manifest = manifest_lib.load(data)
@@ -109,9 +116,10 @@ def train(
     )  # fmt: skip
 
     # Input, from exactly the example that comes next.
-    augmentation = {name: value for name, value in input.items() if name != "crop_fraction"}
+    augmentation = Augment(**augment)
+    prepare = functools.partial(service.batches, input_service) if input_service else training.batches
     batches = iter(
-        training.batches(
+        prepare(
             data,
             manifest,
             split=train_split,
@@ -120,7 +128,8 @@ def train(
             start_step=first_step,
             worker=cluster.worker,
             num_workers=cluster.num_workers,
-            **augmentation,
+            augment=augmentation,
+            **{name: value for name, value in input.items() if name != "crop_fraction"},
         )
     )
     validation = (
@@ -133,6 +142,8 @@ def train(
             batch=global_batch // cluster.num_workers,
             image_size=input["image_size"],
             crop_fraction=input["crop_fraction"],
+            cache_dir=input["cache_dir"],
+            cache_gib=input["cache_gib"],
             worker=cluster.worker,
             num_workers=cluster.num_workers,
         )
@@ -156,7 +167,14 @@ def train(
             if plan.first_step >= max(1, first_step):  # a later phase, entered at its start and not inside
                 optimizer_lib.restart(opt)
             model_lib.set_trainable(net, trainable=plan.trainable, freeze_batch_norm=plan.freeze_batch_norm)
-            train_step = step_lib.make_train_step(cluster.strategy, net, opt, loss_fn, global_batch=global_batch)
+            train_step = step_lib.make_train_step(
+                cluster.strategy,
+                net,
+                opt,
+                loss_fn,
+                global_batch=global_batch,
+                augment=functools.partial(augmentation.batch, seed=seed) if augmentation.in_step else None,
+            )
             for taken in range(max(first_step, plan.first_step), min(plan.end_step, last_step)):
                 learning_rate = schedule.learning_rate(taken, plan)
                 with progress.waiting_for_input():
