@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 
 from absl import flags
 
 from configs import loading, schema
+from pipeline import startup
 from pipeline.errors import InputError
 
 _STRATEGIES = ("one", "mirrored", "multi_worker", "tpu")
@@ -46,17 +45,24 @@ def _train(argv: Sequence[str]) -> int:
     flags.DEFINE_string("data", None, "The dataset's folder, …/NAME/VERSION.", flag_values=values)
     flags.DEFINE_string("workdir", None, "Checkpoints, logs and reports go here.", flag_values=values)
     flags.DEFINE_enum("strategy", "one", _STRATEGIES, "Where it runs.", flag_values=values)
+    flags.DEFINE_list(
+        "input_service", [], "HOST:PORT of each `python -m pipeline.serve` that prepares the input.", flag_values=values
+    )
     overrides = [argument for argument in argv if argument.startswith(loading.PREFIX)]
     if _parse(values, [argument for argument in argv if argument not in overrides]):
         return 0
     _require(values, "config", "data", "workdir")
     config = loading.read(values.config, overrides)
 
-    _start_tensorflow()
+    startup.import_tensorflow()
     from trainer import train
 
     result = train.train(
-        data=values.data, workdir=values.workdir, strategy=values.strategy, **dataclasses.asdict(config)
+        data=values.data,
+        workdir=values.workdir,
+        strategy=values.strategy,
+        input_service=values.input_service,
+        **dataclasses.asdict(config),
     )
     validation = f", validation accuracy {result['accuracy']:.2%}" if "accuracy" in result else ""
     print(f"finished at step {result['step']}{validation}; weights {result['weights_sha256']}; {values.workdir}")
@@ -73,7 +79,7 @@ def _evaluate(argv: Sequence[str]) -> int:
         return 0
     _require(values, "workdir")
 
-    _start_tensorflow()
+    startup.import_tensorflow()
     from trainer import evaluate
 
     metrics = evaluate.evaluate(workdir=values.workdir, split=values.split, data=values.data, strategy=values.strategy)
@@ -94,7 +100,7 @@ def _predict(argv: Sequence[str]) -> int:
         return 0
     _require(values, "workdir")
 
-    _start_tensorflow()
+    startup.import_tensorflow()
     from trainer import predict
 
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names need not be UTF-8
@@ -119,32 +125,6 @@ def _parse(values: flags.FlagValues, argv: Sequence[str], paths: list[str] | Non
 def _require(values: flags.FlagValues, *names: str) -> None:
     if missing := [f"--{name}" for name in names if not values[name].value]:
         raise InputError(f"{', '.join(missing)} must be given; see --help")
-
-
-def _start_tensorflow() -> None:
-    """Imports TensorFlow and finds its devices without the notes it writes on machines that have no GPU.
-
-    They come from C++ before its log level is read, so only the descriptor can hold them back. Everything is shown with
-    TF_CPP_MIN_LOG_LEVEL set, with a GPU's driver there, or when the import fails.
-    """
-    shown = "TF_CPP_MIN_LOG_LEVEL" in os.environ or os.path.exists("/dev/nvidiactl")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
-        except BaseException:
-            shown = True
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            if shown:
-                held.seek(0)
-                sys.stderr.buffer.write(held.read())
 
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "evaluate": _evaluate, "predict": _predict}
