@@ -2,6 +2,8 @@
 
     make bench BENCH="speed --images=500 --repeats=1"
     make bench BENCH="scale --sizes=1000,10000"
+    make bench-peers && make bench BENCH=input
+    make bench BENCH="input --contenders=ours,plain --sections=photos --repeats=3"
 
 Trashnet and CIFAR-10 are looked for in --archives; what needs them is left out without. Nothing is asserted, since
 times belong to a machine; leave it alone meanwhile.
@@ -14,9 +16,9 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from tests.bench import baselines, bench_scale, bench_speed, bench_storing, data, measure
+from tests.bench import baselines, bench_input, bench_scale, bench_speed, bench_storing, contenders, data, measure
 
-PARTS = ("speed", "writing", "workers", "scale", "storing")
+PARTS = ("speed", "writing", "workers", "scale", "storing", "input")
 
 
 def main() -> None:
@@ -32,10 +34,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="the median of so many is shown (3)")
     parser.add_argument("--scale_repeats", type=int, default=1, help="the same for scale (1)")
     parser.add_argument("--every", type=int, default=1, help="storing takes one of so many images (1)")
+    parser.add_argument("--contenders", default="", help=f"for input, of {', '.join(contenders.INPUT)}; all of them")
+    parser.add_argument("--sections", default=",".join(bench_input.SECTIONS), help="for input; all of them")
     parser.add_argument("--archives", type=pathlib.Path, default=measure.REPOSITORY.parent / "shared/data")
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}")
+
+    sections, chosen = given.sections.split(","), [name for name in given.contenders.split(",") if name]
+    names_known = tuple(dict.fromkeys([*contenders.INPUT, *contenders.RANDAUGMENT]))
+    for names, known in ((sections, bench_input.SECTIONS), (chosen, names_known)):
+        if unknown := set(names) - set(known):
+            parser.error(f"nothing is called {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
 
     print(f"{measure.facts()}\n", flush=True)
     photos = {"photos": lambda: data.mosaics(given.images, given.archives)}
@@ -55,6 +65,12 @@ def main() -> None:
     if "storing" in given.parts:
         try:
             print(bench_storing.storing(given.archives, given.every), flush=True)
+        except FileNotFoundError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    if "input" in given.parts:
+        try:
+            for found in bench_input.tables(sections, chosen, given.archives, given.repeats):
+                print(found + "\n", flush=True)
         except FileNotFoundError as error:
             print(f"left out: {error}", file=sys.stderr)
 

@@ -36,7 +36,7 @@ def unpacked(name: str, archives: pathlib.Path) -> pathlib.Path:
     found = [path for path in (archives / f"{name}.tar", archives / f"{name}.tar.gz") if path.exists()]
     if not found:
         raise FileNotFoundError(f"neither {name}.tar nor {name}.tar.gz is in {archives}")
-    with _whole(folder) as partial:
+    with whole(folder) as partial:
         with tarfile.open(found[0]) as stream:
             stream.extractall(partial, filter="data")
         if (partial / name).is_dir():  # the archive holds its own folder
@@ -55,7 +55,7 @@ def mosaics(count: int, archives: pathlib.Path) -> pathlib.Path:
     folder = FOLDER / f"mosaics-{count}"
     if not folder.exists():
         sources = sorted(map(str, unpacked("trashnet", archives).glob("*/*.jpg")))
-        with _whole(folder) as partial:
+        with whole(folder) as partial:
             for index in range(6):
                 (partial / f"class{index}").mkdir()
             _in_parallel(functools.partial(_mosaic, sources, str(partial)), count)
@@ -66,7 +66,7 @@ def tiny(count: int) -> pathlib.Path:
     """`count` JPEGs of 32x32 in ten classes, textured like blurred noise, no two alike."""
     folder = FOLDER / f"tiny-{count}"
     if not folder.exists():
-        with _whole(folder) as partial:
+        with whole(folder) as partial:
             for index in range(_CLASSES):
                 (partial / f"class{index}").mkdir()
             _in_parallel(functools.partial(_tiny, str(partial)), count)
@@ -77,7 +77,7 @@ def few(folder: pathlib.Path) -> pathlib.Path:
     """A folder with the first images of every class: what a job costs before the first image, nearly."""
     target = folder.with_name(f"{folder.name}-few")
     if not target.exists():
-        with _whole(target) as partial:
+        with whole(target) as partial:
             for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
                 (partial / class_folder.name).mkdir()
                 for file in sorted(class_folder.iterdir())[:_PER_CLASS_FEW]:
@@ -99,7 +99,7 @@ def warm(folder: pathlib.Path) -> int:
 
 
 @contextlib.contextmanager
-def _whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a folder to fill that gets its name only when it is complete."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -90,7 +90,7 @@ def _reap(process: subprocess.Popen[str]) -> float:
 def _watch(root: int, peaks: dict[int, float], stop: threading.Event) -> None:
     """Notes the peak of every process below `root`; the kernel keeps the peak, so that seldom looks are enough."""
     while not stop.wait(_POLL_S):
-        for pid in _descendants(root):
+        for pid in descendants(root):
             try:
                 text = pathlib.Path(f"/proc/{pid}/status").read_text()
             except OSError:
@@ -100,7 +100,8 @@ def _watch(root: int, peaks: dict[int, float], stop: threading.Event) -> None:
                     peaks[pid] = int(line.split()[1]) / 1024
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
+    """`root` and every process below it."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
