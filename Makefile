@@ -6,6 +6,8 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 INSTALLED := .venv/.installed-$(VERSION)
 UV := build/uv/bin/uv
 BENCH_INSTALLED := build/bench/.installed-$(VERSION)
+PEERS := build/bench-peers
+PEERS_INSTALLED := $(PEERS)/.installed-$(VERSION)
 
 define CHECK_PYTHON
 @$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
@@ -13,7 +15,7 @@ define CHECK_PYTHON
   exit 1; }
 endef
 
-.PHONY: help demo test soak bench test-flink lint format lock clean
+.PHONY: help demo test soak bench bench-peers test-flink lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,7 +23,8 @@ help:
 	@echo 'make test     ruff, mypy and all tests'
 	@echo 'make test-flink  the preparation job on a local Flink cluster; needs java and mvn'
 	@echo 'make soak     the tests that take minutes: 30 kills of one job'
-	@echo 'make bench    speed and memory of preparation beside other writers; BENCH=--help says how to run less'
+	@echo 'make bench    speed and memory beside other writers and input pipelines; BENCH=--help says how to run less'
+	@echo 'make bench-peers  once, before make bench BENCH=input: PyTorch, DALI, grain, FFCV and others, 6 GB in build'
 	@echo 'make lint     ruff and mypy only'
 	@echo 'make format   rewrite the code in the house format'
 	@echo 'make lock     write requirements.lock from pyproject.toml; UPGRADE=1 takes the newest releases'
@@ -32,13 +35,15 @@ demo: $(INSTALLED)
 	@infra/demo/run.sh
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak
 
 bench: $(BENCH_INSTALLED)
 	PYTHONPATH=$(CURDIR)/build/bench $(BIN)/python -m tests.bench $(BENCH)
+
+bench-peers: $(PEERS_INSTALLED)
 
 # Without Java and Maven there is nothing to test with, which is no failure; everything else is one.
 test-flink: $(INSTALLED)
@@ -68,6 +73,8 @@ format: $(INSTALLED)
 lock: $(UV)
 	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header $(if $(UPGRADE),--upgrade) --quiet --output-file requirements.lock
+	$(UV) pip compile tests/bench/peers.in --universal --python-version 3.10 --generate-hashes --no-emit-package triton \
+	  --no-emit-index-url --no-annotate --no-header $(if $(UPGRADE),--upgrade) --quiet --output-file tests/bench/peers.txt
 
 clean:
 	rm -rf .venv build runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -85,6 +92,18 @@ $(BENCH_INSTALLED): tests/bench/requirements.txt $(INSTALLED)
 	rm -rf build/bench
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes --no-deps \
 	  --target build/bench --requirement $<
+	@touch $@
+
+# FFCV alone is compiled, so that its failure is a line and not the end.
+$(PEERS_INSTALLED): tests/bench/peers.txt tests/bench/ffcv.txt
+	$(CHECK_PYTHON)
+	rm -rf $(PEERS)
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes --no-deps \
+	  --requirement tests/bench/peers.txt
+	@$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes --no-deps \
+	  --no-build-isolation --requirement tests/bench/ffcv.txt || \
+	  echo 'bench-peers: without FFCV, which needs a C++ compiler, pkg-config, libopencv-dev and libturbojpeg0-dev'
 	@touch $@
 
 $(UV):
