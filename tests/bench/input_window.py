@@ -28,11 +28,11 @@ _AGAIN_BATCHES = 4  # before each window: threads start again, and caches of the
 _CPUCLOCK_SCHED = 2  # linux/posix-timers.h: a process's own clock, from its id
 
 
-def cpu_s() -> float:
-    """User and system seconds of this process and all its descendants, alive or not."""
+def cpu_s() -> tuple[float, list[int]]:
+    """User and system seconds of this process and all its descendants, alive or not; and those that are alive."""
+    living = measure.descendants(os.getpid())[1:]
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    living = sum(map(_clock, measure.descendants(os.getpid())[1:]))
-    return time.process_time() + ended.ru_utime + ended.ru_stime + living
+    return time.process_time() + ended.ru_utime + ended.ru_stime + sum(map(_clock, living)), living
 
 
 def _clock(pid: int) -> float:
@@ -57,27 +57,30 @@ def _take(batches: Iterator[Any], count: int) -> None:
 def serve(batches: Iterator[Any], window: int) -> None:
     _check(next(batches))
     _take(batches, min(_WARM_BATCHES, window))
-    done = cpu_s()
-    _answer({"ready": 1.0})
+    done, children = cpu_s()
+    _answer({"ready": 1.0}, children)
     per_1000 = window * BATCH / 1000
     for _ in sys.stdin:
-        waiting = cpu_s() - done
+        waiting = cpu_s()[0] - done
         _take(batches, min(_AGAIN_BATCHES, window))
-        cpu, wall = cpu_s(), time.monotonic()
+        (cpu, _), wall = cpu_s(), time.monotonic()
         _take(batches, window)
-        done, lasted = cpu_s(), time.monotonic() - wall
-        _answer(
-            {
-                "cpu_s_per_1000": (done - cpu) / per_1000,
-                "images_per_s": 1000 * per_1000 / lasted,
-                "waiting_s_per_1000": waiting / per_1000,  # spent since the last answer, which should be nothing
-            }
-        )
+        lasted = time.monotonic() - wall
+        done, children = cpu_s()
+        facts = {
+            "cpu_s_per_1000": (done - cpu) / per_1000,
+            "images_per_s": 1000 * per_1000 / lasted,
+            "waiting_s_per_1000": waiting / per_1000,  # spent since the last answer, which should be nothing
+        }
+        _answer(facts, children)
 
 
-def _answer(facts: dict[str, float]) -> None:
-    """Stops the children, answers, and stops this process; whoever asks next continues them all."""
-    for pid in measure.descendants(os.getpid())[1:]:
+def _answer(facts: dict[str, float], children: list[int]) -> None:
+    """Stops the children, answers, and stops this process; whoever asks next continues them all.
+
+    The children are given, because looking for them takes milliseconds in which all threads go on.
+    """
+    for pid in children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
     print(json.dumps(facts), flush=True)
