@@ -6,19 +6,26 @@ bool, str, tuple and Optional, and reads annotations as objects: hence neither `
 """
 
 import dataclasses
-import math
-import typing
 from typing import Optional
 
-BACKBONES = ("mobilenetv2", "efficientnet_b0")
-OPTIMIZERS = ("sgd", "rmsprop", "adamw")
+BACKBONES = (
+    "mobilenetv2",
+    *(f"efficientnet_b{size}" for size in range(8)),
+    *(f"efficientnetv2_{size}" for size in ("b0", "b1", "b2", "b3", "s", "m", "l")),
+    "resnet50",
+    "vgg16",
+)
+HEADS = ("linear", "mlp")
+OPTIMIZERS = ("sgd", "adam", "adamw", "lamb", "rmsprop")
+SCHEDULES = ("cosine", "exponential", "step", "constant", "plateau")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 CACHES = ("auto", "none", "encoded", "decoded", "disk")
 SAMPLINGS = ("none", "sqrt", "uniform")
-CLASS_WEIGHTS = ("none", "balanced")
-TRAINABLE = ("head", "all")
+LOSSES = ("cross_entropy", "focal", "logit_adjusted")
+CLASS_WEIGHTS = ("none", "balanced", "effective", "given")
 POLICIES = ("none", "randaugment", "trivialaugment", "classic")
 AUGMENT_WHERE = ("host", "step")
+METRICS = ("accuracy", "loss", "top_k_accuracy", "balanced_accuracy", "macro_f1")
 
 
 class ConfigError(ValueError):
@@ -66,8 +73,11 @@ class Model:
 
     backbone: str = "mobilenetv2"
     width: Optional[float] = None  # noqa: UP045  MobileNetV2's alpha; None is the backbone's own
-    weights: str = "none"  # none, imagenet (downloaded once), or the path of a .h5 file
-    dropout: float = 0.2  # as both papers train their heads
+    weights: str = "none"  # none, imagenet (downloaded once), the path of a .h5 file, or an earlier run's --workdir
+    head: str = "linear"  # mlp: batch norm, 512 and 256 units, batch norm, dropout
+    # None is 0.2 for linear, as MobileNetV2 and EfficientNet train theirs, and 0.3 for mlp.
+    dropout: Optional[float] = None  # noqa: UP045
+    drop_path: Optional[float] = None  # noqa: UP045  stochastic depth at the last block; None is the backbone's own
     # None keeps the backbone's own (0.999, 0.99), which need thousands of steps to arrive; short runs want 0.9.
     batch_norm_momentum: Optional[float] = None  # noqa: UP045
     sync_batch_norm: bool = False  # normalise over the global batch instead of each replica's part
@@ -75,32 +85,83 @@ class Model:
 
 @dataclasses.dataclass(slots=True)
 class Optimizer:
-    """Keywords of `trainer.optimizer.build`, and the peak that the schedule scales."""
+    """Keywords of `trainer.optimizer.build`, and what the step does with gradients and weights around it."""
 
     name: str = "sgd"
     peak_lr: float = 0.05
     momentum: Optional[float] = None  # noqa: UP045  sgd and rmsprop only; None is 0.9
     weight_decay: float = 0.0  # decoupled, not on biases and norms
+    layer_decay: Optional[float] = None  # noqa: UP045  each block's rate is so much of the next one's; 0.75 is usual
+    clip_norm: Optional[float] = None  # noqa: UP045  of all gradients together; 1.0 is usual
+    accumulation: int = 1  # parts of the global batch that pass through the model one after the other, for its memory
+    ema: Optional[float] = None  # noqa: UP045  decay of averaged weights, which are then evaluated; 0.9999 is usual
 
 
 @dataclasses.dataclass(slots=True)
 class Loss:
-    """Keywords of `trainer.loss`."""
+    """Keywords of `trainer.loss.make`."""
 
+    kind: str = "cross_entropy"
     label_smoothing: float = 0.1  # https://arxiv.org/abs/1512.00567, section 7
     class_weights: str = "none"
+    given_weights: tuple[float, ...] = ()  # class_weights='given' only: one per class, in the order of their names
+    effective_beta: Optional[float] = None  # noqa: UP045  class_weights='effective' only; None is 0.999
+    focal_gamma: Optional[float] = None  # noqa: UP045  focal only; None is 2
+    logit_tau: Optional[float] = None  # noqa: UP045  logit_adjusted only; None is 1
 
 
 @dataclasses.dataclass(slots=True)
 class Phase:
-    """One stretch of training; two-phase transfer is two of them."""
+    """One stretch of training; two-phase transfer is two of them. Exactly one of `epochs` and `steps` is set."""
 
-    epochs: float = 1.0
-    trainable: str = "all"  # head: the backbone is frozen, its batch norm too
+    epochs: Optional[float] = None  # noqa: UP045
+    steps: Optional[int] = None  # noqa: UP045
+    # all; head (the backbone is frozen, its batch norm too); last:N (layers with weights); from:LAYER (to the end)
+    trainable: str = "all"
     freeze_batch_norm: bool = False  # keep pretrained moving statistics while weights train
-    lr_scale: float = 1.0  # times optimizer.peak_lr
+    cached_features: bool = False  # trainable='head' only: run the frozen backbone once, over images as evaluated
+    lr_scale: float = 1.0  # times optimizer.peak_lr is this phase's peak
+    schedule: str = "cosine"
     warmup_epochs: float = 0.0
-    final_lr_fraction: float = 0.0  # where the cosine ends, as a share of this phase's peak
+    # cosine: where it ends, as a share of this phase's peak, None is 0; plateau: where it stops falling, None is 0.001
+    final_lr_fraction: Optional[float] = None  # noqa: UP045
+    decay_rate: Optional[float] = None  # noqa: UP045  exponential, step and plateau: the factor; None is 0.97, 0.1, 0.1
+    # exponential and step: how far apart the factors come; None is 2.4 (EfficientNet's), and a third of what comes
+    # after the warmup.
+    decay_epochs: Optional[float] = None  # noqa: UP045
+    patience: Optional[int] = None  # noqa: UP045  plateau: evaluations without gain before the rate falls; None is 5
+
+
+@dataclasses.dataclass(slots=True)
+class Monitor:
+    """Keywords of `trainer.monitor.Rules`: which evaluation is the best one, and when to stop waiting for a better."""
+
+    metric: str = "accuracy"  # of the validation split
+    min_delta: float = 0.0  # what counts as a gain
+    # Evaluations without gain, in the last phase, before training stops; None never stops.
+    patience: Optional[int] = None  # noqa: UP045
+    restore_best: bool = True  # end with the best evaluation's weights; evaluate and predict take them in any case
+
+
+@dataclasses.dataclass(slots=True)
+class Divergence:
+    """Keywords of `trainer.divergence.Watch`: a loss that is no number, or a spike, ends the run or rolls it back."""
+
+    # A step's loss above so many times the median of the steps before it. None only looks for what is no number.
+    spike_factor: Optional[float] = None  # noqa: UP045
+    rollback: bool = False  # once: go back to the last good checkpoint and on with a lower rate
+    rollback_lr_factor: Optional[float] = None  # noqa: UP045  with rollback only; None is 0.5
+
+
+@dataclasses.dataclass(slots=True)
+class Logs:
+    """Keywords of `trainer.progress.Progress`: what is written while training, besides its history."""
+
+    every_steps: int = 20
+    tensorboard: bool = True
+    sample_images: int = 16  # augmented training images shown in TensorBoard, 0 for none
+    profile_steps: tuple[int, ...] = ()  # (first, last): global steps that TensorFlow's profiler records
+    mlflow: Optional[str] = None  # noqa: UP045  tracking address; needs the mlflow extra
 
 
 @dataclasses.dataclass(slots=True)
@@ -112,159 +173,25 @@ class Config:
     train_split: str = "train"
     validation_split: str = "validation"  # none: train without looking
     precision: str = "float32"
+    xla: bool = False  # compile the step with XLA: worth it on accelerators, ten times slower on CPU
+    steps_per_call: int = 1  # steps between two returns to Python; TPUs want tens
+    deterministic: bool = False  # the same command gives the same weights to the last bit; slower
     input: Input = dataclasses.field(default_factory=Input)
     augment: Augment = dataclasses.field(default_factory=Augment)
     model: Model = dataclasses.field(default_factory=Model)
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     loss: Loss = dataclasses.field(default_factory=Loss)
-    phases: tuple[Phase, ...] = dataclasses.field(default_factory=lambda: (Phase(),))
+    phases: tuple[Phase, ...] = dataclasses.field(default_factory=lambda: (Phase(epochs=1),))
+    monitor: Monitor = dataclasses.field(default_factory=Monitor)
+    divergence: Divergence = dataclasses.field(default_factory=Divergence)
+    logs: Logs = dataclasses.field(default_factory=Logs)
     max_steps: Optional[int] = None  # noqa: UP045  stop earlier than the phases say; the schedule stays as it is
     evaluate_every_epochs: float = 1.0
     checkpoint_every_steps: int = 500
-    log_every_steps: int = 20
+    checkpoints_kept: int = 2  # newest ones, beside the best: one more in case a disk fills up or a copy is cut off
 
     def validate(self) -> None:
         """Raises ConfigError naming the first field whose value is impossible."""
-        _check_types(self, "")
-        _within("seed", self.seed, 0, 2**32 - 1)  # NumPy's range
-        _at_least("global_batch", self.global_batch, 1)
-        _one_of("precision", self.precision, PRECISIONS)
-        _at_least("input.image_size", self.input.image_size, 32)  # below, five halvings leave nothing
-        smallest, largest = self.input.crop_area
-        if not 0 < smallest <= largest <= 1:
-            raise ConfigError(f"input.crop_area={self.input.crop_area}: expected 0 < smallest <= largest <= 1")
-        _within("input.crop_fraction", self.input.crop_fraction, 0, 1, open_low=True)
-        _one_of("input.cache", self.input.cache, CACHES)
-        _within("input.shuffle_mib", self.input.shuffle_mib, 0, math.inf, open_low=True)
-        if self.input.cache_gib is not None:
-            _within("input.cache_gib", self.input.cache_gib, 0, math.inf, open_low=True)
-        _one_of("input.sampling", self.input.sampling, SAMPLINGS)
-        if self.input.sampling != "none" and self.loss.class_weights != "none":
-            raise ConfigError(
-                f"input.sampling={self.input.sampling!r}: loss.class_weights={self.loss.class_weights!r} balances the "
-                "classes already; use one of the two"
-            )
-        _validate_augment(self.augment)
-        self._validate_model_and_optimizer()
-        _within("loss.label_smoothing", self.loss.label_smoothing, 0, 1, open_high=True)
-        _one_of("loss.class_weights", self.loss.class_weights, CLASS_WEIGHTS)
-        if not self.phases:
-            raise ConfigError("phases=(): expected at least one")
-        for index, phase in enumerate(self.phases):
-            _validate_phase(f"phases[{index}]", phase)
-        if self.max_steps is not None:
-            _at_least("max_steps", self.max_steps, 1)
-        _within("evaluate_every_epochs", self.evaluate_every_epochs, 0, float("inf"), open_low=True)
-        _at_least("checkpoint_every_steps", self.checkpoint_every_steps, 1)
-        _at_least("log_every_steps", self.log_every_steps, 1)
+        from configs import validation  # it reads this file's classes
 
-    def _validate_model_and_optimizer(self) -> None:
-        model, optimizer = self.model, self.optimizer
-        _one_of("model.backbone", model.backbone, BACKBONES)
-        if model.width is not None:
-            if model.backbone != "mobilenetv2":
-                raise ConfigError(f"model.width={model.width}: {model.backbone} has one width; leave it None")
-            _within("model.width", model.width, 0, 2, open_low=True)
-        _within("model.dropout", model.dropout, 0, 1, open_high=True)
-        if model.batch_norm_momentum is not None:
-            _within("model.batch_norm_momentum", model.batch_norm_momentum, 0, 1, open_low=True, open_high=True)
-        _one_of("optimizer.name", optimizer.name, OPTIMIZERS)
-        _within("optimizer.peak_lr", optimizer.peak_lr, 0, float("inf"), open_low=True)
-        if optimizer.momentum is not None:
-            if optimizer.name == "adamw":
-                raise ConfigError(f"optimizer.momentum={optimizer.momentum}: adamw has none; leave it None")
-            _within("optimizer.momentum", optimizer.momentum, 0, 1, open_high=True)
-        _within("optimizer.weight_decay", optimizer.weight_decay, 0, float("inf"))
-
-
-def _validate_augment(augment: Augment) -> None:
-    _one_of("augment.policy", augment.policy, POLICIES)
-    for name in ("num_ops", "magnitude"):
-        value = getattr(augment, name)
-        if value is not None and augment.policy != "randaugment":
-            raise ConfigError(f"augment.{name}={value}: policy={augment.policy!r} has none; leave it None")
-    if augment.num_ops is not None:
-        _at_least("augment.num_ops", augment.num_ops, 1)
-    if augment.magnitude is not None:
-        _within("augment.magnitude", augment.magnitude, 0, 10)
-    for name in ("color_jitter", "mixup", "cutmix"):
-        _within(f"augment.{name}", getattr(augment, name), 0, float("inf"))
-    _within("augment.erasing", augment.erasing, 0, 1)
-    _one_of("augment.where", augment.where, AUGMENT_WHERE)
-    if augment.where == "step":
-        if augment.policy not in ("randaugment", "trivialaugment"):
-            raise ConfigError(f"augment.where='step': policy={augment.policy!r} has no form for the step; use host")
-        if augment.cutmix:
-            raise ConfigError(f"augment.cutmix={augment.cutmix}: its labels need where='host'")
-
-
-def _validate_phase(name: str, phase: Phase) -> None:
-    _within(f"{name}.epochs", phase.epochs, 0, float("inf"), open_low=True)
-    _one_of(f"{name}.trainable", phase.trainable, TRAINABLE)
-    if phase.trainable == "head" and phase.freeze_batch_norm:
-        raise ConfigError(f"{name}.freeze_batch_norm=True: trainable='head' already freezes it; leave it False")
-    _within(f"{name}.lr_scale", phase.lr_scale, 0, float("inf"), open_low=True)
-    _within(f"{name}.warmup_epochs", phase.warmup_epochs, 0, phase.epochs)
-    _within(f"{name}.final_lr_fraction", phase.final_lr_fraction, 0, 1)
-
-
-def _check_types(value: object, prefix: str) -> None:
-    """Compares each field with its annotation, which Python itself doesn't: a file may say `epochs="3"`."""
-    hints = typing.get_type_hints(type(value))
-    for field in dataclasses.fields(value):  # type: ignore[arg-type]
-        name, found, hint = f"{prefix}{field.name}", getattr(value, field.name), hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            _check_group(name, found, hint)
-        elif typing.get_origin(hint) is tuple:
-            _check_tuple(name, found, typing.get_args(hint))
-        elif not _is_a(found, hint):
-            raise ConfigError(f"{name}={found!r}: expected {_type_name(hint)}, got {type(found).__name__}")
-
-
-def _check_group(name: str, found: object, group: object) -> None:
-    if type(found) is not group:
-        raise ConfigError(f"{name}={found!r}: expected {_type_name(group)}, got {type(found).__name__}")
-    _check_types(found, f"{name}.")
-
-
-def _check_tuple(name: str, found: object, items: tuple[object, ...]) -> None:
-    if not isinstance(found, tuple):
-        raise ConfigError(f"{name}={found!r}: expected a tuple, got {type(found).__name__}")
-    if items[-1] is not Ellipsis and len(found) != len(items):
-        raise ConfigError(f"{name}={found!r}: expected {len(items)} values, got {len(found)}")
-    for index, item in enumerate(found):
-        if dataclasses.is_dataclass(items[0]):
-            _check_group(f"{name}[{index}]", item, items[0])
-        elif not _is_a(item, items[0]):
-            raise ConfigError(f"{name}[{index}]={item!r}: expected {_type_name(items[0])}, got {type(item).__name__}")
-
-
-def _is_a(value: object, hint: object) -> bool:
-    allowed = typing.get_args(hint) or (hint,)
-    if isinstance(value, bool):  # a bool is an int to Python, not to a reader
-        return bool in allowed
-    return isinstance(value, allowed) or (float in allowed and isinstance(value, int))
-
-
-def _type_name(hint: object) -> str:
-    return getattr(hint, "__name__", str(hint).replace("typing.", ""))
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}={value!r}: expected one of {', '.join(allowed)}")
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(f"{name}={value}: expected at least {least}")
-
-
-def _within(
-    name: str, value: float, low: float, high: float, *, open_low: bool = False, open_high: bool = False
-) -> None:
-    above = low < value if open_low else low <= value
-    below = value < high if open_high or high == math.inf else value <= high
-    if not (above and below):
-        closing = ")" if open_high or high == math.inf else "]"
-        raise ConfigError(f"{name}={value}: expected {'(' if open_low else '['}{low}, {high}{closing}")
+        validation.validate(self)

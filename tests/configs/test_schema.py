@@ -43,12 +43,59 @@ DIGITS = "configs/digits_mobilenetv2.py"
         ("augment.mixup=-1", "config.augment.mixup=-1.0: expected [0, inf)"),
         ("augment.where=device", "config.augment.where='device': expected one of host, step"),
         ("augment.where=step", "config.augment.where='step': policy='none' has no form for the step; use host"),
-        ("phases[0].trainable=tail", "config.phases[0].trainable='tail': expected one of head, all"),
+        ("model.width=1.4 model.backbone=resnet50", "config.model.width=1.4: resnet50 has one width; leave it None"),
+        ("model.head=deep", "config.model.head='deep': expected one of linear, mlp"),
+        ("model.drop_path=0.2", "config.model.drop_path=0.2: mobilenetv2 has no such layers; leave it None"),
+        ("optimizer.name=adam optimizer.weight_decay=0.1", "adam has none; adamw is Adam with decoupled decay"),
+        ("optimizer.name=lamb optimizer.momentum=0.9", "config.optimizer.momentum=0.9: lamb has none; leave it None"),
+        ("optimizer.layer_decay=0", "config.optimizer.layer_decay=0.0: expected (0, 1]"),
+        ("optimizer.clip_norm=0", "config.optimizer.clip_norm=0.0: expected (0, inf)"),
+        ("optimizer.accumulation=3", "accumulation=3: global_batch=32 does not divide into so many equal parts"),
+        ("optimizer.ema=1", "config.optimizer.ema=1.0: expected (0, 1)"),
+        ("loss.class_weights=given", "loss.given_weights=(): class_weights='given'; give one weight per class"),
+        ("loss.given_weights=(1.0,2.0)", "class_weights='none'; give one weight per class with class_weights='given'"),
+        ("loss.kind=logit_adjusted loss.class_weights=balanced", "kind='logit_adjusted' balances the classes too"),
+        ("loss.kind=logit_adjusted input.sampling=sqrt", "loss.kind='logit_adjusted' balances them too"),
+        ("loss.focal_gamma=2", "config.loss.focal_gamma=2.0: kind='cross_entropy' has none; leave it None"),
+        ("loss.logit_tau=1", "config.loss.logit_tau=1.0: kind='cross_entropy' has none; leave it None"),
+        ("loss.effective_beta=0.9", "config.loss.effective_beta=0.9: class_weights='none' has none; leave it None"),
+        ("phases[0].steps=10", "config.phases[0]: epochs=14 and steps=10: expected exactly one of the two"),
+        ("phases[0].epochs=None", "config.phases[0]: epochs=None and steps=None: expected exactly one of the two"),
+        ("phases[0].trainable=last:0", "trainable='last:0': expected all, head, last:N or from:LAYER"),
+        ("phases[0].cached_features=true", "cached_features=True: trainable='all' changes the features; use head"),
+        ("phases[0].schedule=linear", "schedule='linear': expected one of cosine, exponential, step, constant"),
+        ("phases[0].decay_rate=0.9", "config.phases[0].decay_rate=0.9: schedule='cosine' has none; leave it None"),
+        ("phases[0].patience=3", "config.phases[0].patience=3: schedule='cosine' has none; leave it None"),
+        ("phases[0].schedule=plateau validation_split=none", "validation_split='none' leaves it nothing to follow"),
+        (
+            "phases[0].trainable=head phases[0].cached_features=true input.sampling=sqrt",
+            "shows some images more often than once an epoch",
+        ),
+        (
+            "phases[0].trainable=head phases[0].cached_features=true augment.mixup=0.2",
+            "config.augment: no phase sees images, all have cached_features=True; leave it out",
+        ),
+        ("monitor.metric=auc", "config.monitor.metric='auc': expected one of accuracy, loss"),
+        (
+            "monitor.patience=3 validation_split=none",
+            "config.monitor: validation_split='none' gives it nothing to follow",
+        ),
+        ("divergence.spike_factor=1", "config.divergence.spike_factor=1.0: expected (1, inf)"),
+        ("divergence.rollback_lr_factor=0.1", "rollback=False never uses it; leave it None"),
+        (
+            "divergence.rollback=true divergence.rollback_lr_factor=1",
+            "config.divergence.rollback_lr_factor=1.0: expected (0, 1)",
+        ),
+        ("logs.profile_steps=(5,3)", "config.logs.profile_steps=(5, 3): expected () or (first, last)"),
+        ("logs.profile_steps=(3,5) logs.tensorboard=false", "logs.tensorboard=False has nowhere to show them"),
+        ("checkpoints_kept=0", "config.checkpoints_kept=0: expected at least 1"),
+        ("steps_per_call=0", "config.steps_per_call=0: expected at least 1"),
+        ("phases[0].trainable=tail", "config.phases[0].trainable='tail': expected all, head, last:N or from:LAYER"),
     ],
 )
 def test_a_wrong_override_is_one_line(override: str, message: str) -> None:
     with pytest.raises(schema.ConfigError) as caught:
-        loading.read(DIGITS, [f"--config.{override}"])
+        loading.read(DIGITS, [f"--config.{one}" for one in override.split(" ")])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
