@@ -1,15 +1,17 @@
-"""A backbone's name in, a Keras model from uint8 images to float32 logits out. Scaling lives in here, once."""
+"""An experiment's model settings in, a Keras model from uint8 images to float32 logits out; and which of it trains."""
 
 from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Sequence
 
 import keras
 
 from pipeline import storage
 from pipeline.errors import InputError
-
-# torchvision's and keras.applications' ImageNet statistics, for pixels in [0, 1].
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+from trainer import backbones, checkpoints, heads
+from trainer import run as run_lib
 
 
 def build(
@@ -19,106 +21,178 @@ def build(
     image_size: int,
     width: float | None,
     weights: str,
-    dropout: float,
+    head: str,
+    dropout: float | None,
+    drop_path: float | None,
     batch_norm_momentum: float | None,
     sync_batch_norm: bool,
+    classes: Sequence[str] = (),
     load_weights: bool = True,
 ) -> keras.Model:
-    """Builds scaling -> backbone -> average pool -> dropout -> linear head.
+    """Builds scaling -> backbone -> average pool -> head.
 
     Args:
-      backbone: `mobilenetv2` (https://arxiv.org/abs/1801.04381) or `efficientnet_b0` (https://arxiv.org/abs/1905.11946).
-      weights: `none`, `imagenet` (keras.applications downloads them once), or the path of such a file without its top.
-      width, dropout, batch_norm_momentum, sync_batch_norm: see `configs.schema.Model`.
+      backbone: one of `backbones.NAMES`.
+      weights: `none`, `imagenet`, the path of a .h5 file without its top, or the working directory of an earlier run
+        with the same backbone and width; its image size and its classes may be others.
+      head: one of `heads.NAMES`.
+      width, dropout, drop_path, batch_norm_momentum, sync_batch_norm: see `configs.schema.Model`.
+      classes: their names. Where an earlier run has the same ones and the same head, its head is taken over too.
       load_weights: False leaves `weights` unread, for a model whose checkpoint will overwrite them.
 
     Returns:
-      A model of uint8 [batch, image_size, image_size, 3] -> float32 [batch, num_classes], whose layer `backbone`
-      holds everything pretrained.
+      A model of uint8 [batch, image_size, image_size, 3] -> float32 [batch, num_classes], with the layers `backbone`,
+      `pool` (float [batch, features]) and, last, `head`; the first and the last are models. All of it is trainable.
 
     Raises:
-      InputError: for an unknown backbone, a width it doesn't have, or weights that are missing or don't fit.
+      InputError: for settings that don't apply to the backbone, or weights that are missing or don't fit.
     """
+    features = backbones.build(backbone, image_size=image_size, width=width)
+    backbones.set_drop_path(features, drop_path)
     images = keras.Input([image_size, image_size, 3], dtype="uint8", name="images")
-    features = _backbone(backbone, image_size, width)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features(backbones.scale(backbone, images)))
+    classifier = heads.build(head, features=pooled.shape[-1], num_classes=num_classes, dropout=dropout)
+    net = keras.Model(images, classifier(pooled))
+    _set_batch_norm(net, batch_norm_momentum, sync_batch_norm)
+
+    # Where the weights come from: the first of these that there is.
+    # 1. Resume: the newest checkpoint in the run's own working directory. The caller restores it, and asks for no more.
+    # 2. An earlier run: its best checkpoint's backbone, and its head where classes and head are the same.
+    # 3. Pretrained: ImageNet's published weights, or a file of them, for the backbone.
+    # 4. Scratch: the random weights that were just drawn.
     if load_weights and weights != "none":
-        _load_pretrained(features, backbone, image_size, width, weights)
-    for layer in features.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = sync_batch_norm
-            if batch_norm_momentum is not None:
-                layer.momentum = batch_norm_momentum
-    scaled = _scaling(backbone, pretrained=weights != "none")(images)
-    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features(scaled))
-    # float32 whatever the policy: softmax over 16-bit logits loses the small probabilities.
-    logits = keras.layers.Dense(num_classes, dtype="float32", name="head")(keras.layers.Dropout(dropout)(pooled))
-    return keras.Model(images, logits)
-
-
-def set_trainable(model: keras.Model, *, trainable: str, freeze_batch_norm: bool) -> None:
-    """`head` freezes the backbone with its batch norm; `all` frees everything, batch norm only unless it is frozen."""
-    features = model.get_layer("backbone")
-    features.trainable = trainable == "all"
-    for layer in features.layers:  # each by itself: a model that is trainable already doesn't tell its layers again
-        frozen = freeze_batch_norm and isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = trainable == "all" and not frozen
-
-
-def refresh(model: keras.Model) -> None:
-    """To be called after a checkpoint was restored into `model`; until then it may normalise with older statistics."""
-    _finalize_normalization(model.get_layer("backbone"))
-
-
-def _finalize_normalization(features: keras.Model) -> None:
-    """EfficientNet's Normalization computes with copies of its variables, which only this brings up to date."""
-    for layer in features.layers:
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()
-
-
-def _backbone(backbone: str, image_size: int, width: float | None, weights: str | None = None) -> keras.Model:
-    options = {
-        "include_top": False,
-        "input_shape": (image_size, image_size, 3),
-        "weights": weights,
-        "name": "backbone",
-    }
-    if backbone == "mobilenetv2":
-        return keras.applications.MobileNetV2(alpha=1.0 if width is None else width, **options)
-    if backbone == "efficientnet_b0" and width is None:
-        return keras.applications.EfficientNetB0(**options)
-    raise InputError(
-        f"model.backbone={backbone!r} with width={width}: expected mobilenetv2, or efficientnet_b0 without"
-    )
-
-
-def _load_pretrained(features: keras.Model, backbone: str, image_size: int, width: float | None, weights: str) -> None:
-    if weights != "imagenet" and not storage.exists(weights):
-        raise InputError(f"model.weights={weights!r}: no such file; expected none, imagenet or the path of a .h5 file")
-    try:
-        if weights == "imagenet":
-            # By way of a second model: EfficientNet's has one layer more when it is asked for these weights by name.
-            features.set_weights(_backbone(backbone, image_size, width, "imagenet").get_weights())
+        if storage.exists(storage.join(weights, run_lib.FILE)):
+            _load_earlier_run(net, weights, backbone=backbone, width=width, head=head, classes=classes)
+        elif weights != "imagenet" and storage.is_directory(weights):
+            raise InputError(f"model.weights={weights!r}: a folder without {run_lib.FILE} is no run's --workdir")
         else:
-            features.load_weights(weights)
-    except Exception as error:  # no network, no such width, other layers: each its own type in Keras
-        first_line = str(error).strip().splitlines()[0]
+            backbones.load_published(features, backbone, image_size=image_size, width=width, weights=weights)
+    return net
+
+
+def set_trainable(net: keras.Model, *, trainable: str, freeze_batch_norm: bool) -> None:
+    """Chooses what the next phase trains; the head always does.
+
+    What is frozen acts as at evaluation: batch norm normalises with its moving statistics and leaves them alone, and
+    stochastic depth is off.
+
+    Args:
+      trainable: `all`; `head`; `last:N`, from the backbone's Nth last layer with weights to its end, where a batch norm
+        goes with the layer in front of it and does not count; `from:LAYER`, from a layer or block to the end. The order
+        is that of `net.get_layer("backbone").layers`.
+      freeze_batch_norm: also freezes the backbone's other batch norm layers. The head's hold nothing pretrained.
+
+    Raises:
+      InputError: for an unknown layer, more layers than there are, or what would change nothing.
+    """
+    features = net.get_layer("backbone")
+    first = _first_trainable(features, trainable, freeze_batch_norm)
+    for index, layer in enumerate(features.layers):
+        layer.trainable = index >= first and not (freeze_batch_norm and _is_batch_norm(layer))
+        backbones.switch_drop_path(layer, on=index >= first)
+
+
+def check_trainable(net: keras.Model, *, trainable: str, freeze_batch_norm: bool) -> None:
+    """Raises InputError where `set_trainable` would, and changes nothing."""
+    _first_trainable(net.get_layer("backbone"), trainable, freeze_batch_norm)
+
+
+def blocks(net: keras.Model) -> list[list[keras.Variable]]:
+    """The trainable variables by depth: the backbone's stem, each of its blocks, what follows them, the head.
+
+    A block that is frozen now is an empty list, so that depth does not depend on the phase.
+    """
+    features = net.get_layer("backbone")
+    groups: dict[str, list[keras.Variable]] = {}
+    for layer, name in zip(features.layers, backbones.block_names(features), strict=True):
+        if layer.weights:
+            groups.setdefault(name, []).extend(layer.trainable_variables)
+    in_backbone = {id(variable) for variable in features.variables}
+    return [*groups.values(), [variable for variable in net.trainable_variables if id(variable) not in in_backbone]]
+
+
+def batch_norms(net: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """All batch norm layers, the backbone's and the head's."""
+    return [layer for layer in backbones.leaves(net) if _is_batch_norm(layer)]
+
+
+def _set_batch_norm(net: keras.Model, momentum: float | None, synchronized: bool) -> None:
+    norms = batch_norms(net)
+    if not norms and (momentum is not None or synchronized):
         raise InputError(
-            f"model.weights={weights!r} can't be loaded into {backbone} without its top ({first_line}): "
-            "give the path of a .h5 file that fits, or none"
-        ) from error
-    _finalize_normalization(features)
+            f"model.batch_norm_momentum={momentum}, model.sync_batch_norm={synchronized}: this backbone and head have "
+            "no batch norm; leave them None and False"
+        )
+    for layer in norms:
+        layer.synchronized = synchronized
+        if momentum is not None:
+            layer.momentum = momentum
 
 
-def _scaling(backbone: str, *, pretrained: bool) -> keras.layers.Layer:
-    """Brings pixels 0..255 into the range the backbone was (or will be) trained in."""
-    if backbone == "mobilenetv2":
-        return keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")
-    if not pretrained:
-        return keras.layers.Rescaling(1.0, name="scale")  # EfficientNet's own first layers do it
-    # The published EfficientNet files hold the deviation where its Normalization layer wants the variance, so
-    # keras.applications divides by sqrt(std) once more, but only for the literal "imagenet" (keras, efficientnet.py).
-    # From outside, in units of 0..255, that is mean + (x - mean) / sqrt(std).
-    scale = [std**-0.5 for std in _IMAGENET_STD]
-    offset = [255 * mean * (1 - factor) for mean, factor in zip(_IMAGENET_MEAN, scale, strict=True)]
-    return keras.layers.Rescaling(scale, offset=offset, name="scale")
+def _load_earlier_run(
+    net: keras.Model, workdir: str, *, backbone: str, width: float | None, head: str, classes: Sequence[str]
+) -> None:
+    run = run_lib.load(workdir)
+    earlier = run.config["model"]
+    if not backbones.same(backbone, width, earlier["backbone"], earlier["width"]):
+        raise InputError(
+            f"model.weights={workdir!r} is a run of {earlier['backbone']} with width={earlier['width']}, this one is "
+            f"{backbone} with width={width}: make backbone and width the same, or choose other weights"
+        )
+    donor = build(num_classes=len(run.classes), image_size=net.input_shape[1], load_weights=False, **earlier)
+    step, _ = checkpoints.load_weights(workdir, donor)
+    taken = ["backbone"]
+    if tuple(classes) == run.classes and head == earlier["head"]:
+        taken.append("head")
+    for name in taken:
+        net.get_layer(name).set_weights(donor.get_layer(name).get_weights())
+    backbones.refresh(net)
+    logging.info("model: %s of %s, step %d", " and ".join(taken), workdir, step)
+
+
+def _first_trainable(features: keras.Model, trainable: str, freeze_batch_norm: bool) -> int:
+    """The index in the backbone's layers from which on they train; their number where none does."""
+    layers = features.layers
+    kind, _, value = trainable.partition(":")
+    if trainable == "all":
+        first = 0
+    elif trainable == "head":
+        first = len(layers)
+    elif kind == "last" and value.isdecimal() and int(value) > 0:
+        counted = [index for index, layer in enumerate(layers) if _has_weights_to_train(layer)]
+        if int(value) > len(counted):
+            raise InputError(f"trainable={trainable!r}: the backbone has {len(counted)} layers with weights; use all")
+        first = counted[-int(value)]
+    elif kind == "from" and value:
+        first = _position(features, value)
+    else:
+        raise InputError(f"trainable={trainable!r}: expected all, head, last:N or from:LAYER")
+    behind = layers[first:]
+    frees_norms = not freeze_batch_norm and any(map(_is_batch_norm, behind))
+    if behind and not frees_norms and not any(map(_has_weights_to_train, behind)):
+        raise InputError(f"trainable={trainable!r}: the backbone has no weights to train from there on; use head")
+    if freeze_batch_norm and not any(map(_is_batch_norm, behind)):
+        raise InputError(
+            f"freeze_batch_norm=True: trainable={trainable!r} trains no batch norm of the backbone; leave it False"
+        )
+    return first
+
+
+def _position(features: keras.Model, name: str) -> int:
+    """Where the layer or block `name` begins."""
+    names, in_blocks = [layer.name for layer in features.layers], backbones.block_names(features)
+    for known in (names, in_blocks):
+        if name in known:
+            return known.index(name)
+    near = difflib.get_close_matches(name, [*names, *dict.fromkeys(in_blocks)])
+    hint = f"did you mean {' or '.join(near)}?" if near else f"its blocks are {', '.join(dict.fromkeys(in_blocks))}"
+    raise InputError(f"trainable='from:{name}': the backbone has no such layer or block; {hint}")
+
+
+def _is_batch_norm(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.layers.BatchNormalization)
+
+
+def _has_weights_to_train(layer: keras.layers.Layer) -> bool:
+    """Apart from batch norm, and from EfficientNet's input statistics, which nothing trains."""
+    return bool(layer.weights) and not isinstance(layer, (keras.layers.BatchNormalization, keras.layers.Normalization))

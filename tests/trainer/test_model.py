@@ -1,25 +1,29 @@
-"""Backbones: shapes and types, scaling against keras.applications, what trains, and real ImageNet weights."""
+"""The whole model: what trains in a phase, batch norm, weights of an earlier run."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import pathlib
-import tarfile
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
+from pipeline import storage
 from pipeline.errors import InputError
-from trainer import model
+from trainer import checkpoints, model, run
 
-OPTIONS = {
+SETTINGS = {
+    "backbone": "mobilenetv2",
     "num_classes": 3,
     "image_size": 64,
-    "width": None,
+    "width": 0.35,
     "weights": "none",
-    "dropout": 0.2,
+    "head": "linear",
+    "dropout": None,
+    "drop_path": None,
     "batch_norm_momentum": None,
     "sync_batch_norm": False,
 }
@@ -27,135 +31,225 @@ PIXELS = np.random.default_rng(0).integers(0, 256, [2, 64, 64, 3], dtype=np.uint
 
 
 def _build(**changed: object) -> keras.Model:
-    return model.build(**{"backbone": "mobilenetv2", **OPTIONS, **changed})
-
-
-def test_mobilenetv2_scales_as_its_paper_code_does() -> None:
     keras.utils.set_random_seed(0)
-    net = _build()
-    features = net.get_layer("backbone")
-    expected = features(keras.applications.mobilenet_v2.preprocess_input(PIXELS.astype(np.float32)))
-    found = keras.Model(net.inputs, net.get_layer("pool").output)(PIXELS)
-    np.testing.assert_allclose(found, tf.reduce_mean(expected, axis=[1, 2]), rtol=1e-4, atol=1e-5)
+    return model.build(**{**SETTINGS, **changed})
 
 
-def test_pretrained_efficientnet_sees_what_keras_shows_it(tmp_path: pathlib.Path) -> None:
-    """The published files cannot be had here, so the same statistics are put into random weights."""
-    keras.utils.set_random_seed(0)
-    donor = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(64, 64, 3))
-    normalization = next(layer for layer in donor.layers if isinstance(layer, keras.layers.Normalization))
-    normalization.adapt_mean.assign(model._IMAGENET_MEAN)
-    normalization.adapt_variance.assign(model._IMAGENET_STD)
-    normalization.finalize_state()
-    donor.save_weights(tmp_path / "donor.weights.h5")
-    net = _build(backbone="efficientnet_b0", weights=str(tmp_path / "donor.weights.h5"))
-
-    # What Keras' network computes behind its normalisation, from pixels standardised by the textbook.
-    first = next(layer for layer in donor.layers if layer.name == "stem_conv_pad")
-    standardized = (PIXELS / 255 - np.array(model._IMAGENET_MEAN)) / np.array(model._IMAGENET_STD)
-    x = standardized.astype(np.float32)
-    stem = keras.Model(donor.inputs, first.input)
-    scaled = net.get_layer("scale")(PIXELS.astype(np.float32))
-    np.testing.assert_allclose(stem(scaled), x, rtol=1e-4, atol=1e-4)
+@functools.cache
+def _mobilenet() -> keras.Model:
+    """For tests that only set what trains, and set all of it."""
+    return _build(head="mlp")
 
 
-def test_weights_by_name_bring_their_statistics_into_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The download is replaced by a network with the statistics of one; what happens to it afterwards is ours."""
-    original = keras.applications.EfficientNetB0
-
-    def published(weights: str | None, **options: object) -> keras.Model:
-        net = original(weights=None, **options)
-        if weights == "imagenet":
-            normalization = next(layer for layer in net.layers if isinstance(layer, keras.layers.Normalization))
-            normalization.adapt_mean.assign(model._IMAGENET_MEAN)
-            normalization.adapt_variance.assign(model._IMAGENET_STD)
-            normalization.finalize_state()
-        return net
-
-    monkeypatch.setattr(keras.applications, "EfficientNetB0", published)
-    features = _build(backbone="efficientnet_b0", weights="imagenet").get_layer("backbone")
-    stem = keras.Model(features.inputs, features.get_layer("stem_conv_pad").input)
-    expected = (0.5 - np.array(model._IMAGENET_MEAN)) / np.sqrt(model._IMAGENET_STD)
-    grey = np.full([1, 64, 64, 3], 127.5, np.float32)
-    np.testing.assert_allclose(stem(grey)[0, 0, 0], expected, rtol=1e-4)
+@functools.cache
+def _efficientnet() -> keras.Model:
+    return _build(backbone="efficientnet_b0", width=None, drop_path=0.9)
 
 
-@pytest.mark.parametrize("backbone", ["mobilenetv2", "efficientnet_b0"])
-def test_logits_are_float32_under_a_mixed_policy(backbone: str) -> None:
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
-        net = _build(backbone=backbone)
-        logits = net(PIXELS)
-        assert net.get_layer("pool").compute_dtype == "bfloat16"
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
-    assert logits.shape == (2, 3)
-    assert logits.dtype == tf.float32
+def _trainable_layers(net: keras.Model) -> list[str]:
+    """Names of the layers of the backbone that have something to train now."""
+    in_backbone = {id(variable) for variable in net.get_layer("backbone").variables}
+    paths = [variable.path for variable in net.trainable_variables if id(variable) in in_backbone]
+    return list(dict.fromkeys(path.split("/")[0] for path in paths))
 
 
-def test_a_frozen_backbone_keeps_weights_and_statistics() -> None:
-    net = _build()
-    model.set_trainable(net, trainable="head", freeze_batch_norm=False)
-    assert [v.path for v in net.trainable_variables] == ["head/kernel", "head/bias"]
-    before = [v.numpy() for v in net.get_layer("backbone").variables]
-    net(PIXELS, training=True)
-    for old, new in zip(before, net.get_layer("backbone").variables, strict=True):
-        np.testing.assert_array_equal(old, new.numpy())
+@pytest.mark.parametrize(
+    ("trainable", "freeze_batch_norm", "layers"),
+    [
+        ("head", False, []),
+        ("last:1", False, ["Conv_1", "Conv_1_bn"]),
+        ("last:2", False, ["block_16_project", "block_16_project_BN", "Conv_1", "Conv_1_bn"]),
+        ("last:2", True, ["block_16_project", "Conv_1"]),
+        ("from:block_16_project_BN", False, ["block_16_project_BN", "Conv_1", "Conv_1_bn"]),
+        (
+            "from:block_16",
+            True,
+            ["block_16_expand", "block_16_depthwise", "block_16_project", "Conv_1"],
+        ),
+        ("from:top", False, ["Conv_1", "Conv_1_bn"]),
+    ],
+)
+def test_a_phase_trains_what_it_names_and_the_head(trainable: str, freeze_batch_norm: bool, layers: list[str]) -> None:
+    net = _mobilenet()
+    model.set_trainable(net, trainable=trainable, freeze_batch_norm=freeze_batch_norm)
+    assert _trainable_layers(net) == layers
+    head = {"norm_1", "dense_512", "dense_256", "norm_2", "logits"}
+    assert head <= {variable.path.split("/")[0] for variable in net.trainable_variables}
 
 
-def test_frozen_batch_norm_leaves_the_rest_free() -> None:
-    net = _build()
+def test_all_layers_with_weights_are_the_papers() -> None:
+    """MobileNetV2 has 1 + 2 + 16 * 3 + 1 = 52 convolutions in its backbone (paper, table 2), each with a batch norm."""
+    net = _mobilenet()
     model.set_trainable(net, trainable="all", freeze_batch_norm=False)
-    everything = len(net.trainable_variables)
+    assert len(_trainable_layers(net)) == 104
     model.set_trainable(net, trainable="all", freeze_batch_norm=True)
-    norms = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in net.get_layer("backbone").layers)
-    assert len(net.trainable_variables) == everything - 2 * norms
-    model.set_trainable(net, trainable="all", freeze_batch_norm=False)
-    assert len(net.trainable_variables) == everything
+    assert len(_trainable_layers(net)) == 52
+    model.set_trainable(net, trainable="last:52", freeze_batch_norm=False)
+    assert len(_trainable_layers(net)) == 104
+    with pytest.raises(InputError, match="'last:53': the backbone has 52 layers with weights; use all"):
+        model.set_trainable(net, trainable="last:53", freeze_batch_norm=False)
 
 
-def test_batch_norm_momentum_is_what_moves_the_statistics() -> None:
-    net = _build(batch_norm_momentum=0.25)
-    norm = next(v for v in net.get_layer("backbone").layers if isinstance(v, keras.layers.BatchNormalization))
-    first = keras.Model(net.get_layer("backbone").inputs, norm.input)
-    inputs = net.get_layer("scale")(PIXELS.astype(np.float32))
-    batch_mean = tf.reduce_mean(first(inputs), axis=[0, 1, 2])
+def _moved(net: keras.Model) -> set[str]:
+    """Names of the batch norm layers whose statistics a training pass moves."""
+    norms = model.batch_norms(net)
+    before = [norm.moving_mean.numpy() for norm in norms]
     net(PIXELS, training=True)
-    np.testing.assert_allclose(norm.moving_mean, 0.75 * batch_mean, rtol=1e-3, atol=1e-5)
+    return {norm.name for norm, old in zip(norms, before, strict=True) if (norm.moving_mean.numpy() != old).any()}
 
 
-def test_what_does_not_exist_is_refused() -> None:
-    with pytest.raises(InputError, match="no such file"):
-        _build(weights="/nowhere/weights.h5")
-    with pytest.raises(InputError, match=r"'efficientnet_b0' with width=0\.5"):
-        _build(backbone="efficientnet_b0", width=0.5)
-    with pytest.raises(InputError, match="'alexnet'"):
-        _build(backbone="alexnet")
+@pytest.mark.parametrize(
+    ("trainable", "freeze_batch_norm", "moving"),
+    [
+        ("head", False, {"norm_1", "norm_2"}),
+        ("last:1", False, {"Conv_1_bn", "norm_1", "norm_2"}),
+        ("all", True, {"norm_1", "norm_2"}),
+    ],
+)
+def test_frozen_batch_norm_keeps_its_statistics(trainable: str, freeze_batch_norm: bool, moving: set[str]) -> None:
+    net = _mobilenet()
+    model.set_trainable(net, trainable=trainable, freeze_batch_norm=freeze_batch_norm)
+    assert _moved(net) == moving
 
 
-@pytest.mark.filterwarnings("ignore:Skipping nested container")  # Keras' own notes on the way to its error
-def test_weights_of_another_network_are_refused_in_one_line(tmp_path: pathlib.Path) -> None:
-    _build(width=0.5).get_layer("backbone").save_weights(tmp_path / "half.weights.h5")
-    with pytest.raises(InputError, match="can't be loaded into mobilenetv2") as caught:
-        _build(weights=str(tmp_path / "half.weights.h5"))
-    assert "\n" not in str(caught.value)
+def test_a_frozen_block_is_not_left_out() -> None:
+    """With a rate of 0.9, stochastic depth shows in the features of every training pass that it is on in."""
+    net = _efficientnet()
+    features = keras.Model(net.inputs, net.get_layer("pool").output)
+    evaluated = features([PIXELS], training=False)
+    model.set_trainable(net, trainable="head", freeze_batch_norm=False)
+    np.testing.assert_array_equal(features([PIXELS], training=True), evaluated)
+    model.set_trainable(net, trainable="from:block6b", freeze_batch_norm=True)
+    assert np.abs(features([PIXELS], training=True) - evaluated).max() > 0
+    rates = {layer.name: layer.rate for layer in net.get_layer("backbone").layers if hasattr(layer, "rate")}
+    assert [name for name, rate in rates.items() if rate] == ["block6b_drop", "block6c_drop", "block6d_drop"]
+    assert rates["block6d_drop"] == pytest.approx(0.9 * 14 / 15)
 
 
-def test_imagenet_weights_recognise_bottles(shared: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """The features must be those of the published network: its own classifier, put on top, has to recognise photos."""
-    full = keras.applications.MobileNetV2(
-        weights=str(shared / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5")
+@pytest.mark.parametrize(
+    ("trainable", "freeze_batch_norm", "message"),
+    [
+        ("from:block_13_exp", False, "did you mean block_13_expand or "),
+        ("from:xyz", False, "no such layer or block; its blocks are stem, expanded_conv, block_1, "),
+        ("from:out_relu", False, "no weights to train from there on; use head"),
+        ("from:Conv_1_bn", True, "no weights to train from there on; use head"),
+        ("last:0", False, "expected all, head, last:N or from:LAYER"),
+        ("some", False, "expected all, head, last:N or from:LAYER"),
+        ("head", True, "trains no batch norm of the backbone; leave it False"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_the_first_step(
+    trainable: str, freeze_batch_norm: bool, message: str
+) -> None:
+    net = _mobilenet()
+    model.set_trainable(net, trainable="last:1", freeze_batch_norm=False)
+    for refuse in (model.check_trainable, model.set_trainable):
+        with pytest.raises(InputError, match=message) as caught:
+            refuse(net, trainable=trainable, freeze_batch_norm=freeze_batch_norm)
+        assert "\n" not in str(caught.value)
+    model.check_trainable(net, trainable="all", freeze_batch_norm=False)
+    assert _trainable_layers(net) == ["Conv_1", "Conv_1_bn"]
+
+
+def test_what_batch_norm_the_model_lacks_cannot_be_set() -> None:
+    for changed in ({"sync_batch_norm": True}, {"batch_norm_momentum": 0.9}):
+        with pytest.raises(InputError, match="have no batch norm"):
+            _build(backbone="vgg16", width=None, **changed)
+    net = _build(backbone="vgg16", width=None, head="mlp", sync_batch_norm=True)
+    assert [norm.name for norm in model.batch_norms(net)] == ["norm_1", "norm_2"]
+    with pytest.raises(InputError, match="freeze_batch_norm=True"):
+        model.set_trainable(net, trainable="all", freeze_batch_norm=True)
+
+
+def test_batch_norm_settings_reach_backbone_and_head() -> None:
+    net = _build(head="mlp", batch_norm_momentum=0.25, sync_batch_norm=True)
+    norms = model.batch_norms(net)
+    assert len(norms) == 52 + 2
+    assert all(norm.synchronized for norm in norms)
+    inner = net.get_layer("backbone")
+    scaled = PIXELS.astype(np.float32) / 127.5 - 1
+    first = inner.get_layer("Conv1")(scaled)
+    pooled = keras.Model(net.inputs, net.get_layer("pool").output)([PIXELS], training=True)
+    np.testing.assert_allclose(
+        inner.get_layer("bn_Conv1").moving_mean, 0.75 * tf.reduce_mean(first, axis=[0, 1, 2]), rtol=1e-3, atol=1e-5
     )
-    net = _build(image_size=224, weights=str(shared / "weights" / "mobilenet_v2_1.0_no_top.weights.h5"))
-    with tarfile.open(shared / "data" / "trashnet.tar") as tar:
-        photos = [member for member in tar if member.isfile() and "plastic" in member.name][:8]
-        pixels = np.stack(
-            [np.asarray(Image.open(tar.extractfile(member)).convert("RGB").resize((224, 224))) for member in photos]
-        )
-    pooled = keras.Model(net.inputs, net.get_layer("pool").output)(pixels)
-    found = full.layers[-1](pooled).numpy()
-    expected = full(keras.applications.mobilenet_v2.preprocess_input(pixels.astype(np.float32))).numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-    bottles = {440, 720, 737, 898, 899, 907}  # beer, pill, pop, water bottle, water jug, wine bottle
-    hits = [bool(bottles & set(np.argsort(row)[-5:].tolist())) for row in found]
-    assert sum(hits) >= 6
+    head = net.get_layer("head")
+    head(pooled, training=True)
+    np.testing.assert_allclose(head.get_layer("norm_1").moving_mean, 0.75 * np.mean(pooled, axis=0), rtol=1e-3)
+
+
+def _write_run(workdir: pathlib.Path, classes: list[str], **settings: object) -> None:
+    fields = {name: SETTINGS[name] for name in SETTINGS if name not in ("num_classes", "image_size")}
+    content = {
+        "data": "/data/1.0.0",
+        "dataset_fingerprint": "d",
+        "classes": classes,
+        "config": {"model": {**fields, **settings}},
+        "code": "1",
+        "packages": {},
+        "storing": {},
+    }
+    storage.write_json(str(workdir / run.FILE), content)
+
+
+def _train(workdir: pathlib.Path, backbone: str) -> keras.Model:
+    """Leaves a working directory as training does, and returns the model in it."""
+    net = _build(backbone=backbone, width=None)
+    for variable in net.weights:
+        variable.assign(np.random.default_rng(1).uniform(0.5, 1, variable.shape))
+    _write_run(workdir, ["a", "b", "c"], backbone=backbone, width=None)
+    about = run.load(str(workdir)).about()
+    checkpoints.Checkpoints(str(workdir), content={"model": net}, about=about, keep=1).save({"step": 7}, best=True)
+    return net
+
+
+@pytest.fixture(scope="module")
+def vgg(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, keras.Model]:
+    workdir = tmp_path_factory.mktemp("vgg")
+    return str(workdir), _train(workdir, "vgg16")
+
+
+def _assert_same_weights(found: keras.Model, expected: keras.Model) -> None:
+    for ours, theirs in zip(found.weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_earlier_run_gives_its_backbone_and_the_head_of_the_same_classes(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workdir, net = str(tmp_path), _train(tmp_path, "efficientnet_b0")
+    caplog.set_level(logging.INFO)
+    settings = {"backbone": "efficientnet_b0", "width": None, "weights": workdir, "image_size": 96}
+    found = _build(**settings, classes=["a", "b", "c"])
+    _assert_same_weights(found, net)
+    assert f"backbone and head of {workdir}, step 7" in caplog.text
+    # Its input statistics are in force, too.
+    features = found.get_layer("backbone")
+    normalization = next(layer for layer in features.layers if isinstance(layer, keras.layers.Normalization))
+    black = keras.Model(features.inputs, features.get_layer("stem_conv_pad").input)([np.zeros([1, 96, 96, 3])])
+    by_hand = -normalization.adapt_mean.numpy() / np.sqrt(normalization.adapt_variance.numpy())
+    np.testing.assert_allclose(black[0, 0, 0], by_hand, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("classes", "head"), [(["a", "c", "b"], "linear"), (["a", "b", "c"], "mlp")])
+def test_an_earlier_run_of_other_classes_or_another_head_gives_its_backbone(
+    vgg: tuple[str, keras.Model], classes: list[str], head: str
+) -> None:
+    workdir, net = vgg
+    found = _build(backbone="vgg16", width=None, weights=workdir, classes=classes, head=head)
+    _assert_same_weights(found.get_layer("backbone"), net.get_layer("backbone"))
+    np.testing.assert_array_equal(found.get_layer("head").get_layer("logits").bias, 0)  # as drawn
+
+
+def test_an_earlier_run_of_another_backbone_or_without_checkpoint_is_refused(
+    vgg: tuple[str, keras.Model], tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(InputError, match=r"run of vgg16 with width=None, this one is mobilenetv2 with width=0\.35"):
+        _build(weights=vgg[0])
+    _write_run(tmp_path, ["a", "b", "c"], backbone="vgg16", width=None)
+    with pytest.raises(InputError, match="no checkpoint yet"):
+        _build(backbone="vgg16", width=None, weights=str(tmp_path))
+
+
+def test_a_resumed_run_does_not_read_the_weights_it_began_with() -> None:
+    _build(backbone="vgg16", width=None, weights="/gone/run", load_weights=False)
