@@ -2,71 +2,209 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
 
+from pipeline.errors import InputError
 from trainer.loss import LossFn
 
 Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # (images, places) -> images
+Gradients = Callable[..., tuple[tf.Tensor, list[tf.Tensor]]]  # (images, labels) -> (loss, gradients)
+Batch = Sequence[tf.Tensor]  # images, labels, places; with several replicas each a PerReplica of them
+
+
+class Average(Protocol):
+    """Weights that follow the trained ones, as `trainer.ema.Ema` keeps them."""
+
+    def update(self) -> None: ...
 
 
 def make_train_step(
     strategy: tf.distribute.Strategy,
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
+    net: keras.Model,
+    opt: keras.optimizers.Optimizer,
     loss_fn: LossFn,
     *,
     global_batch: int,
     augment: Augment | None = None,
-) -> Callable[[Sequence[tf.Tensor], tf.Tensor], tf.Tensor]:
-    """Compiles one optimizer step over the weights that are trainable now; make a new one after changing them.
+    accumulation: int = 1,
+    clip_norm: float | None = None,
+    ema: Average | None = None,
+    xla: bool = False,
+    steps_per_call: int = 1,
+) -> Callable[[Sequence[Batch], Any], tf.Tensor]:
+    """Compiles optimizer steps over the weights that are trainable now; make a new one after changing them.
+
+    A step is the same whatever the number of replicas and parts: every example's loss is divided by `global_batch`, and
+    the gradients are summed over parts, then once over replicas. Loss scale, clipping and optimizer see only those
+    sums, so that all replicas decide alike. What differs is batch norm, which normalises over what it sees at once, and
+    dropout, which draws for each part.
 
     Args:
+      opt: from `trainer.optimizer.build`; its apply_gradients must not sum over replicas once more.
       augment: what each replica does to its images (uint8 [batch, size, size, 3]) before the model sees them, given
         their places (int64 [batch]); it runs where the model runs. None leaves the places unread.
+      accumulation: equal parts of each replica's batch that pass through the model one after the other, so that only
+        one part's activations are in memory.
+      clip_norm: bound of the 2-norm of all gradients together, those of the global mean and without the loss scale.
+      ema: its `update()` is called in cross-replica context after each step.
+      xla: compile forward and backward pass with XLA; see `check_xla`.
+      steps_per_call: the most batches of one call, whose steps are taken without coming back to Python.
 
     Returns:
-      step((images, labels, places), learning_rate) -> mean loss over the global batch, a float32 scalar.
-    """
-    variables = list(model.trainable_variables)
-    scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    inner = optimizer.inner_optimizer if scales_loss else optimizer
+      step(batches, learning_rates float32 [k]) -> losses float32 [k], for 1 <= k <= `steps_per_call` batches (images,
+      labels, places), each as `strategies.distributor` deals it, all of one shape. A loss is the mean over the global
+      batch before its step, plus the model's own losses (L2) once.
 
-    def replica_step(images: tf.Tensor, labels: tf.Tensor, *places: tf.Tensor) -> tf.Tensor:
-        if augment is not None:
-            images = augment(images, *places)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([variable.value for variable in variables])
-            losses = loss_fn(labels, model(images, training=True))
-            # Divided by the global batch, not the replica's: apply_gradients sums over replicas.
-            loss = tf.reduce_sum(losses) / global_batch
-            scaled = optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        if scales_loss:
-            gradients = _agree_on_overflow(gradients)
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    Raises:
+      InputError: where the global batch can't be dealt out to replicas and parts, or XLA can't be had.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if global_batch % (replicas * accumulation):
+        raise InputError(
+            f"global_batch={global_batch} does not divide into optimizer.accumulation={accumulation} equal parts on "
+            f"each of {replicas} replicas: choose a multiple of {replicas * accumulation}"
+        )
+    if xla:
+        check_xla(strategy)
+    variables = list(net.trainable_variables)
+    inner = opt.inner_optimizer if isinstance(opt, keras.optimizers.LossScaleOptimizer) else opt
+    gradients_of = _make_gradients(net, variables, opt, loss_fn, global_batch, parts=replicas * accumulation)
+    if xla:
+        gradients_of = tf.function(gradients_of, jit_compile=True, autograph=False)
+
+    def augmented(images: tf.Tensor, labels: tf.Tensor, *places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if images.shape[0] != global_batch // replicas:
+            raise ValueError(
+                f"a replica got {images.shape[0]} of global_batch={global_batch}, and there are {replicas}"
+            )
+        return (images if augment is None else augment(images, *places)), labels
+
+    def apply(loss: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+        gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
+        if clip_norm is not None:
+            # A norm that is no number makes all gradients NaN, and the loss scale skips the step as it should.
+            gradients, _ = tf.clip_by_global_norm(gradients, opt.scale_loss(tf.constant(clip_norm, tf.float32)))
+        opt.apply_gradients(zip(gradients, variables, strict=True))
         return loss
 
-    @tf.function
-    def step(batch: Sequence[tf.Tensor], learning_rate: tf.Tensor) -> tf.Tensor:
+    def global_step(batch: Batch, learning_rate: tf.Tensor) -> tf.Tensor:
         inner.learning_rate.assign(learning_rate)
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, args=tuple(batch)), axis=None)
+        if accumulation == 1:
+            loss = strategy.run(lambda *local: apply(*gradients_of(*augmented(*local))), args=tuple(batch))
+        else:
+            whole = strategy.run(augmented, args=tuple(batch))
+            loss = strategy.run(apply, args=_sum_over_parts(strategy, gradients_of, whole, variables, accumulation))
+        if ema is not None:
+            with strategy.scope():
+                ema.update()
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
+
+    return _compile(strategy, global_step, steps_per_call)
+
+
+def check_xla(strategy: tf.distribute.Strategy) -> None:
+    """Raises InputError where a step can't be compiled with XLA, or is anyway."""
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        raise InputError("xla=True: what runs on TPUs is compiled with XLA anyway; leave it False")
+    devices = {tf.DeviceSpec.from_string(device).device_type for device in strategy.extended.worker_devices}
+    if strategy.num_replicas_in_sync > 1 and "GPU" not in devices:
+        raise InputError(
+            f"xla=True: TensorFlow compiles for one CPU only, and here are {strategy.num_replicas_in_sync} replicas on "
+            "CPUs; leave it False"
+        )
+
+
+def _make_gradients(
+    net: keras.Model,
+    variables: Sequence[keras.Variable],
+    opt: keras.optimizers.Optimizer,
+    loss_fn: LossFn,
+    global_batch: int,
+    *,
+    parts: int,
+) -> Gradients:
+    """(images, labels) of one of `parts` equal parts of the global batch -> its share of the loss, scaled gradients."""
+
+    def gradients_of(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        weights = [variable.value for variable in variables]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            # Divided by the global batch, not the part's: shares are added up, over parts and replicas.
+            loss = tf.reduce_sum(loss_fn(labels, net(images, training=True))) / global_batch
+            if net.losses:
+                loss += tf.add_n(net.losses) / parts
+            scaled = opt.scale_loss(loss)
+        return loss, tape.gradient(scaled, weights)
+
+    return gradients_of
+
+
+def _sum_over_parts(
+    strategy: tf.distribute.Strategy,
+    gradients_of: Gradients,
+    batch: Batch,
+    variables: Sequence[keras.Variable],
+    accumulation: int,
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """What `gradients_of` gives for each of `accumulation` parts of each replica's batch, summed on each replica.
+
+    The loop stands outside of the replicas: inside, MirroredStrategy's batch norm could not wait for the others'.
+    """
+
+    def part(index: tf.Tensor, sums: Any, *whole: tf.Tensor) -> Any:
+        size = whole[0].shape[0] // accumulation
+        own = [tf.reshape(tensor, [accumulation, size, *tensor.shape[1:]])[index] for tensor in whole]
+        return tf.nest.map_structure(tf.add, sums, gradients_of(*own))
+
+    def body(index: tf.Tensor, sums: Any) -> Any:
+        return index + 1, strategy.run(part, args=(index, sums, *batch))
+
+    zeros = strategy.run(lambda: (tf.zeros([]), [tf.zeros(variable.shape, variable.dtype) for variable in variables]))
+    # One at a time: no part needs the gradients of the one before, and several would be in memory at once.
+    _, sums = tf.while_loop(lambda index, _: index < accumulation, body, (0, zeros), parallel_iterations=1)
+    return sums
+
+
+def _compile(
+    strategy: tf.distribute.Strategy, global_step: Callable[[Batch, tf.Tensor], tf.Tensor], steps_per_call: int
+) -> Callable[[Sequence[Batch], Any], tf.Tensor]:
+    """`global_step` as one graph for one batch, or as one graph that loops over up to `steps_per_call` of them."""
+
+    @tf.function(autograph=False)
+    def one(batch: Batch, learning_rates: tf.Tensor) -> tf.Tensor:
+        return tf.expand_dims(global_step(batch, learning_rates[0]), 0)
+
+    @tf.function(autograph=False)
+    def stack(batches: Sequence[Batch]) -> Batch:
+        return [strategy.run(lambda *tensors: tf.stack(tensors), args=field) for field in zip(*batches, strict=True)]
+
+    @tf.function(autograph=False)
+    def several(stacked: Batch, learning_rates: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        def body(index: tf.Tensor, losses: tf.TensorArray) -> Any:
+            batch = strategy.run(lambda *fields: tuple(field[index] for field in fields), args=tuple(stacked))
+            return index + 1, losses.write(index, global_step(batch, learning_rates[index]))
+
+        losses = tf.TensorArray(tf.float32, size=count, element_shape=[])
+        _, losses = tf.while_loop(lambda index, _: index < count, body, (0, losses), parallel_iterations=1)
+        return losses.stack()
+
+    def step(batches: Sequence[Batch], learning_rates: Any) -> tf.Tensor:
+        given = [tuple(batch) for batch in batches]
+        rates = tf.ensure_shape(tf.convert_to_tensor(learning_rates, tf.float32), [len(given)])
+        if not 1 <= len(given) <= steps_per_call:
+            raise ValueError(f"{len(given)} batches: expected 1 to {steps_per_call}")
+        if steps_per_call == 1:
+            return one(given[0], rates)
+        # Always of one length, because a graph of its own for the last steps of a phase takes long to trace.
+        missing = steps_per_call - len(given)
+        stacked = stack([*given, *[given[-1]] * missing])
+        return several(stacked, tf.pad(rates, [[0, missing]]), tf.constant(len(given)))
 
     return step
-
-
-def _agree_on_overflow(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Fills every replica's gradients with inf where any replica's are not finite, so that all skip the step together.
-
-    Keras' LossScaleOptimizer looks at its own replica's gradients before they are summed: alone, one worker would skip
-    a collective that the others wait in for ever.
-    """
-    overflow = tf.reduce_any([tf.reduce_any(~tf.math.is_finite(gradient)) for gradient in gradients])
-    anywhere = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(overflow, tf.float32))
-    poison = tf.where(anywhere > 0, tf.constant(float("inf")), tf.constant(0.0))
-    return [gradient + tf.cast(poison, gradient.dtype) for gradient in gradients]
 
 
 def make_evaluate_step(
@@ -105,7 +243,7 @@ def make_average_moving_statistics(strategy: tf.distribute.Strategy, model: kera
     """
     statistics = [
         variable
-        for layer in model.get_layer("backbone").layers
+        for layer in _layers(model)
         if isinstance(layer, keras.layers.BatchNormalization)
         for variable in (layer.moving_mean, layer.moving_variance)
     ]
@@ -122,3 +260,11 @@ def make_average_moving_statistics(strategy: tf.distribute.Strategy, model: kera
         strategy.run(replica_average)
 
     return average if strategy.num_replicas_in_sync > 1 else lambda: None
+
+
+def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """All layers, those of models inside the model too."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)

@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from pipeline.augmentations.augment import Augment
-from trainer import loss, model, optimizer, step, strategies
+from tests.trainer.replicas import (
+    IMAGES,
+    LABELS,
+    PLACES,
+    RNG,
+    build_optimizer,
+    cluster,
+    freeze_batch_norm,
+    network,
+    norms,
+)
+from trainer import loss, optimizer, step, strategies
 
-RNG = np.random.default_rng(0)
-IMAGES = RNG.integers(0, 256, [8, 32, 32, 3], dtype=np.uint8)
-LABELS = RNG.integers(0, 3, 8)
-PLACES = np.arange(100, 108)
 LOSS = functools.partial(loss.cross_entropy, label_smoothing=0.1, class_weights=[1.0, 2.0, 0.5])
-
-
-@functools.cache  # TensorFlow's collectives number their groups per strategy: two over the same devices collide
-def _cluster(replicas: int) -> strategies.Cluster:
-    if replicas == 1:
-        return strategies.connect("one")
-    return strategies.Cluster(tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]), 0, 1)
-
-
-def _net(dtype: str = "float32") -> keras.Model:
-    """Small, and without batch norm in training mode, whose statistics rightly differ between replicas."""
-    keras.utils.set_random_seed(0)
-    images = keras.Input([32, 32, 3], dtype="uint8")
-    x = keras.layers.Rescaling(1 / 255, dtype=dtype)(images)
-    inner = keras.Input([32, 32, 3])
-    y = keras.layers.Conv2D(8, 3, strides=4, activation="relu", dtype=dtype)(inner)
-    y = keras.layers.BatchNormalization(dtype=dtype)(y)
-    x = keras.Model(inner, y, name="backbone")(x)
-    x = keras.layers.GlobalAveragePooling2D(dtype=dtype)(x)
-    return keras.Model(images, keras.layers.Dense(3, dtype="float32")(x))
 
 
 def _train(
@@ -48,15 +35,14 @@ def _train(
     labels: np.ndarray = LABELS,
     augment: step.Augment | None = None,
 ) -> tuple[list[float], list[np.ndarray]]:
-    cluster = _cluster(replicas)
-    with cluster.strategy.scope():
-        net = _net()
-        net.get_layer("backbone").layers[-1].trainable = False
-        opt = optimizer.build(net, name=name, momentum=None, weight_decay=0.01, precision="float32")
-        train_step = step.make_train_step(cluster.strategy, net, opt, LOSS, global_batch=8, augment=augment)
-    deal = strategies.distributor(cluster)
+    at = cluster(replicas)
+    with at.strategy.scope():
+        net = freeze_batch_norm(network())
+        opt = build_optimizer(net, name=name, weight_decay=0.01)
+        train_step = step.make_train_step(at.strategy, net, opt, LOSS, global_batch=8, augment=augment)
+    deal = strategies.distributor(at)
     batch = deal([tf.constant(images), tf.constant(labels), tf.constant(PLACES)])
-    losses = [float(train_step(batch, tf.constant(0.1))) for _ in range(steps)]
+    losses = [train_step([batch], [0.1]).numpy().item() for _ in range(steps)]
     return losses, [variable.numpy() for variable in net.trainable_variables]
 
 
@@ -106,100 +92,94 @@ def test_two_replicas_draw_a_policy_as_the_host_does() -> None:
 
 def test_first_sgd_step_is_the_gradient_by_hand() -> None:
     """Without momentum's past, Nesterov's first step is lr * (1 + momentum) * gradient of the global mean."""
-    net = _net()
+    net = freeze_batch_norm(network())
     net.get_layer("backbone").trainable = False
     with tf.GradientTape() as tape:
         losses = LOSS(tf.constant(LABELS), net(IMAGES, training=False))
         mean = tf.reduce_mean(losses)
     kernel = net.layers[-1].kernel
     expected = kernel.numpy() - 0.5 * 1.9 * tape.gradient(mean, kernel.value).numpy()
-    opt = optimizer.build(net, name="sgd", momentum=0.9, weight_decay=0.0, precision="float32")
-    train_step = step.make_train_step(_cluster(1).strategy, net, opt, LOSS, global_batch=8)
-    found = float(train_step([tf.constant(IMAGES), tf.constant(LABELS)], tf.constant(0.5)))
+    opt = build_optimizer(net, momentum=0.9)
+    train_step = step.make_train_step(cluster(1).strategy, net, opt, LOSS, global_batch=8)
+    [found] = train_step([[tf.constant(IMAGES), tf.constant(LABELS)]], [0.5]).numpy()
     assert found == pytest.approx(float(mean), rel=1e-6)
     np.testing.assert_allclose(kernel.numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_weight_decay_spares_biases_and_norms() -> None:
-    cluster = _cluster(1)
-    with cluster.strategy.scope():
-        net = _net()
+    at = cluster(1)
+    with at.strategy.scope():
+        net = network()
         for variable in net.trainable_variables:
             variable.assign(tf.ones_like(variable))
-        opt = optimizer.build(net, name="sgd", momentum=0.0, weight_decay=0.1, precision="float32")
+        opt = build_optimizer(net, momentum=0.0, weight_decay=0.1)
         no_loss = lambda labels, logits: 0.0 * tf.reduce_sum(logits, axis=-1)  # noqa: E731
-        train_step = step.make_train_step(cluster.strategy, net, opt, no_loss, global_batch=8)
-    train_step([tf.constant(IMAGES), tf.constant(LABELS)], tf.constant(0.5))
+        train_step = step.make_train_step(at.strategy, net, opt, no_loss, global_batch=8)
+    train_step([[tf.constant(IMAGES), tf.constant(LABELS)]], [0.5])
     for variable in net.trainable_variables:
         expected = 0.95 if len(variable.shape) > 1 else 1.0
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6, err_msg=variable.path)
 
 
-def test_synchronised_batch_norm_sees_the_global_batch() -> None:
-    def one_step(replicas: int, *, sync_batch_norm: bool) -> tuple[float, np.ndarray]:
-        cluster = _cluster(replicas)
-        keras.utils.set_random_seed(0)
-        with cluster.strategy.scope():
-            net = model.build(
-                backbone="mobilenetv2",
-                num_classes=3,
-                image_size=32,
-                width=0.35,
-                weights="none",
-                dropout=0.0,
-                batch_norm_momentum=0.5,
-                sync_batch_norm=sync_batch_norm,
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_synchronised_batch_norm_sees_what_all_replicas_see_at_once(accumulation: int) -> None:
+    def one_step(replicas: int, order: np.ndarray, *, synchronized: bool) -> tuple[float, np.ndarray]:
+        at = cluster(replicas)
+        with at.strategy.scope():
+            net = network(synchronized=synchronized)
+            train_step = step.make_train_step(
+                at.strategy, net, build_optimizer(net), LOSS, global_batch=8, accumulation=accumulation
             )
-            opt = optimizer.build(net, name="sgd", momentum=None, weight_decay=0.0, precision="float32")
-            train_step = step.make_train_step(cluster.strategy, net, opt, LOSS, global_batch=8)
-            average = step.make_average_moving_statistics(cluster.strategy, net)
-        deal = strategies.distributor(cluster)
-        found = float(train_step(deal([tf.constant(IMAGES), tf.constant(LABELS)]), tf.constant(0.0)))
+            average = step.make_average_moving_statistics(at.strategy, net)
+        batch = strategies.distributor(at)([tf.constant(brighter[order]), tf.constant(LABELS[order])])
+        [found] = train_step([batch], [0.0]).numpy()
         average()
-        norm = net.get_layer("backbone").get_layer("bn_Conv1")
-        return found, norm.moving_variance.numpy()
+        return float(found), norms(net)[0].moving_variance.numpy()
 
-    expected_loss, expected_variance = one_step(1, sync_batch_norm=False)
-    loss_value, variance = one_step(2, sync_batch_norm=True)
-    assert loss_value == pytest.approx(expected_loss, rel=1e-3)
+    brighter = (IMAGES * np.linspace(0.1, 1, 8)[:, None, None, None]).astype(np.uint8)
+    as_given = np.arange(8)
+    together = as_given.reshape(2, accumulation, -1).swapaxes(0, 1).ravel()  # each part of the one beside the other's
+    expected_loss, expected_variance = one_step(1, together, synchronized=False)
+    found_loss, variance = one_step(2, as_given, synchronized=True)
+    assert found_loss == pytest.approx(expected_loss, rel=1e-5)
     np.testing.assert_allclose(variance, expected_variance, rtol=1e-4)
-    assert one_step(2, sync_batch_norm=False)[0] != pytest.approx(expected_loss, rel=1e-2)
+    assert one_step(2, as_given, synchronized=False)[0] != pytest.approx(expected_loss, rel=1e-3)
 
 
-@pytest.mark.parametrize("bad_replica", [0, 1])
-def test_an_overflow_on_one_replica_skips_the_step_on_all(bad_replica: int) -> None:
-    cluster = _cluster(2)
-    with cluster.strategy.scope():
-        net = _net("mixed_float16")
-        opt = optimizer.build(net, name="sgd", momentum=None, weight_decay=0.0, precision="mixed_float16")
+@pytest.mark.parametrize(("bad_replica", "settings"), [(0, {}), (1, {}), (1, {"clip_norm": 1.0, "accumulation": 2})])
+def test_an_overflow_on_one_replica_skips_the_step_on_all(bad_replica: int, settings: dict[str, Any]) -> None:
+    at = cluster(2)
+    with at.strategy.scope():
+        net = network("mixed_float16")
+        opt = build_optimizer(net, precision="mixed_float16")
 
         def explode(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
             # Label 2 stands for an example whose gradient overflows.
             return LOSS(labels, logits) * tf.where(labels == 2, float("inf"), 1.0)
 
-        train_step = step.make_train_step(cluster.strategy, net, opt, explode, global_batch=8)
-    deal = strategies.distributor(cluster)
+        train_step = step.make_train_step(at.strategy, net, opt, explode, global_batch=8, **settings)
+    deal = strategies.distributor(at)
     before = [variable.numpy() for variable in net.trainable_variables]
     scale = float(opt.dynamic_scale.numpy())
     labels = np.zeros(8, np.int64)
     labels[4 * bad_replica] = 2
-    train_step(deal([tf.constant(IMAGES), tf.constant(labels)]), tf.constant(0.1))
+    train_step([deal([tf.constant(IMAGES), tf.constant(labels)])], [0.1])
     for old, variable in zip(before, net.trainable_variables, strict=True):
-        for replica in cluster.strategy.experimental_local_results(variable.value):
+        for replica in at.strategy.experimental_local_results(variable.value):
             np.testing.assert_array_equal(old, replica.numpy(), err_msg=variable.path)
     assert float(opt.dynamic_scale.numpy()) < scale
-    train_step(deal([tf.constant(IMAGES), tf.constant(np.zeros(8, np.int64))]), tf.constant(0.1))
+    train_step([deal([tf.constant(IMAGES), tf.constant(np.zeros(8, np.int64))])], [0.1])
     assert any((old != variable.numpy()).any() for old, variable in zip(before, net.trainable_variables, strict=True))
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_evaluation_sums_leave_the_padding_out(replicas: int) -> None:
-    cluster = _cluster(replicas)
-    with cluster.strategy.scope():
-        net = _net()
-        evaluate_step = step.make_evaluate_step(cluster.strategy, net, num_classes=3, top_k=2)
+    at = cluster(replicas)
+    with at.strategy.scope():
+        net = network()
+        evaluate_step = step.make_evaluate_step(at.strategy, net, num_classes=3, top_k=2)
     mask = np.array([True] * 5 + [False] * 3)
-    deal = strategies.distributor(cluster)
+    deal = strategies.distributor(at)
     confusion, in_top_k, loss_sum = evaluate_step(deal([tf.constant(IMAGES), tf.constant(LABELS), tf.constant(mask)]))
     logits = net(IMAGES, training=False).numpy()[:5].astype(np.float64)
     labels = LABELS[:5]
@@ -213,38 +193,38 @@ def test_evaluation_sums_leave_the_padding_out(replicas: int) -> None:
 
 
 def test_moving_statistics_become_the_mean_of_the_replicas() -> None:
-    cluster = _cluster(2)
-    with cluster.strategy.scope():
-        net = _net()
-        opt = optimizer.build(net, name="sgd", momentum=None, weight_decay=0.0, precision="float32")
-        train_step = step.make_train_step(cluster.strategy, net, opt, LOSS, global_batch=8)
-        average = step.make_average_moving_statistics(cluster.strategy, net)
-    batch = strategies.distributor(cluster)([tf.constant(IMAGES), tf.constant(LABELS)])
-    train_step(batch, tf.constant(0.1))
-    mean = net.get_layer("backbone").layers[-1].moving_mean
-    apart = [value.numpy() for value in cluster.strategy.experimental_local_results(mean.value)]
-    assert (apart[0] != apart[1]).any()
+    at = cluster(2)
+    with at.strategy.scope():
+        net = network()
+        opt = build_optimizer(net)
+        train_step = step.make_train_step(at.strategy, net, opt, LOSS, global_batch=8)
+        average = step.make_average_moving_statistics(at.strategy, net)
+    batch = strategies.distributor(at)([tf.constant(IMAGES), tf.constant(LABELS)])
+    train_step([batch], [0.1])
+    means = [norm.moving_mean.value for norm in norms(net)]  # the backbone's, and one of the head
+    apart = [[local.numpy() for local in at.strategy.experimental_local_results(mean)] for mean in means]
     average()
-    for value in cluster.strategy.experimental_local_results(mean.value):
-        np.testing.assert_allclose(value.numpy(), (apart[0] + apart[1]) / 2, rtol=1e-6)
+    for mean, (one, other) in zip(means, apart, strict=True):
+        assert (one != other).any()
+        for local in at.strategy.experimental_local_results(mean):
+            np.testing.assert_allclose(local.numpy(), (one + other) / 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["sgd", "rmsprop", "adamw"])
 def test_a_restarted_optimizer_steps_like_a_new_one(name: str) -> None:
     def one_step(steps_before: int) -> list[np.ndarray]:
-        net = _net()
-        net.get_layer("backbone").layers[-1].trainable = False
-        opt = optimizer.build(net, name=name, momentum=None, weight_decay=0.01, precision="float32")
+        net = freeze_batch_norm(network())
+        opt = build_optimizer(net, name=name, weight_decay=0.01)
         start = [variable.numpy() for variable in net.trainable_variables]
-        train_step = step.make_train_step(_cluster(1).strategy, net, opt, LOSS, global_batch=8)
+        train_step = step.make_train_step(cluster(1).strategy, net, opt, LOSS, global_batch=8)
         batch = [tf.constant(IMAGES), tf.constant(LABELS)]
         for _ in range(steps_before):
-            train_step(batch, tf.constant(0.1))
+            train_step([batch], [0.1])
         if steps_before:
             optimizer.restart(opt)
             for variable, value in zip(net.trainable_variables, start, strict=True):
                 variable.assign(value)
-        train_step(batch, tf.constant(0.1))
+        train_step([batch], [0.1])
         return [variable.numpy() for variable in net.trainable_variables]
 
     for fresh, restarted in zip(one_step(0), one_step(5), strict=True):
