@@ -1,115 +1,199 @@
-"""Model, optimizer, random state and global step in; the newest sound checkpoint of a working directory out."""
+"""Everything that training goes on from in; the newest or the best sound checkpoint of a working directory out."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from pipeline import storage
 from pipeline.errors import InputError
-from trainer import model as model_lib
-
-_FOLDER = "checkpoints"
-_KEEP = 2  # the newest, and the one before it in case a disk fills up or a copy is cut off
-
-
-class _Fingerprint(tf.train.experimental.PythonState):  # type: ignore[misc]  # TensorFlow ships no types
-    """Says inside the checkpoint which dataset, config and code its weights came from."""
-
-    def __init__(self, value: str = "") -> None:
-        self.value = value
-
-    def serialize(self) -> bytes:
-        return self.value.encode()
-
-    def deserialize(self, data: Any) -> None:
-        self.value = tf.compat.as_text(data)
+from trainer import backbones
+from trainer import checkpoint_files as files
+from trainer import ema as ema_lib
+from trainer import run as run_lib
 
 
 class Checkpoints:
-    """`tf.train.CheckpointManager` under our own step numbers; a save is complete or not there at all.
+    """Saves and restores one run. Only the chief saves; all workers restore, at the same time and with nobody saving.
 
-    TensorFlow writes data and index first and renames the `checkpoint` file that names them last, so a process that is
-    killed while it saves leaves the previous one in force.
+    A checkpoint appears when it is complete, with its own mark of being the best so far: there is no second file that
+    a kill could leave behind or ahead.
     """
 
-    def __init__(
-        self, workdir: str, model: keras.Model, optimizer: keras.optimizers.Optimizer, *, fingerprint: str
-    ) -> None:
-        self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="global_step")
-        self._model = model
-        self._fingerprint = _Fingerprint(fingerprint)
-        # Keras leaves dropout's random state out of what it tracks; without it a resumed run drops other units.
-        random = [variable for variable in model.variables if variable.path.endswith("seed_generator_state")]
-        content = tf.train.Checkpoint(
-            model=model, optimizer=optimizer, step=self._step, random=random, fingerprint=self._fingerprint
-        )
-        folder = storage.join(workdir, _FOLDER)
-        self._manager = tf.train.CheckpointManager(content, folder, max_to_keep=_KEEP, checkpoint_name="step")
+    def __init__(self, workdir: str, *, content: Mapping[str, Any], about: Mapping[str, Any], keep: int) -> None:
+        """Builds nothing in `workdir` yet.
 
-    def restore(self) -> int:
-        """Loads the newest sound checkpoint where there is one, and returns the global steps already taken.
+        Args:
+          content: what `tf.train.Checkpoint` tracks: `model`, `optimizer`, `random` (the states of dropout's seed
+            generators, which a Keras model leaves out of what it tracks) and, where weights are averaged, `ema`.
+          about: JSON that every checkpoint carries, `classes` among it; see `run.Run.about`.
+          keep: how many of the newest stay; beside them the ones that were the best when each of these was saved.
+        """
+        self._workdir = workdir
+        self._content = dict(content)
+        self._checkpoint = tf.train.Checkpoint(**self._content)
+        self._about = dict(about)
+        self._keep = keep
+        self._damaged: set[files.Name] = set()
+        self._last_good_step: int | None = None
+
+    def restore(self) -> dict[str, Any] | None:
+        """Loads the newest sound checkpoint, after deleting what killed saves left behind.
+
+        Returns:
+          The state that was saved with it, None where there is no checkpoint.
 
         Raises:
-          InputError: where there are checkpoints and none can be read.
+          InputError: where there are checkpoints and none is sound, or they are of other classes or another model.
         """
-        if not self._manager.checkpoints:
-            return 0
-        now = self._fingerprint.value
-        _newest_sound(self._manager.checkpoints, lambda path: self._manager.checkpoint.restore(path).assert_consumed())
-        self._fingerprint.value = now  # later saves are this code's work
-        model_lib.refresh(self._model)
-        return int(self._step.numpy())
+        files.tidy(self._workdir)
+        return self._restore(best=False)
 
-    def save(self, step: int) -> None:
-        self._step.assign(step)
-        self._manager.save(checkpoint_number=step)
+    def restore_best(self) -> dict[str, Any]:
+        """The same with the best sound checkpoint; with the newest where none was ever called the best.
+
+        Raises:
+          InputError: as `restore`, and where there is no checkpoint.
+        """
+        state = self._restore(best=True)
+        if state is None:
+            raise InputError(f"{self._workdir} has no checkpoint to restore the best weights from: train longer")
+        return state
+
+    def _restore(self, *, best: bool) -> dict[str, Any] | None:
+        def load(prefix: str, about: Mapping[str, Any]) -> None:
+            run_lib.check_class_names(about["classes"], self._about["classes"], "the dataset")
+            self._checkpoint.read(prefix).assert_consumed()
+
+        about = _load_sound(self._workdir, load, best=best, damaged=self._damaged)
+        if about is None:
+            return None
+        backbones.refresh(self._content["model"])
+        self._last_good_step = int(about["step"])
+        return dict(about["state"])
+
+    def save(self, state: Mapping[str, Any], *, best: bool) -> None:
+        """Writes a checkpoint, then deletes those that it makes superfluous.
+
+        Args:
+          state: JSON that `restore` gives back; `step` is the number of global steps taken.
+          best: whether no evaluation so far was better than that of these weights.
+
+        Raises:
+          OSError: where it can't be written; those before it are untouched.
+        """
+        step = int(state["step"])
+        revisions = [name.revision for name in files.names(self._workdir) if name.step == step]
+        name = files.Name(step, max(revisions, default=0) + 1)
+        about = {**self._about, "state": dict(state), "best": best, "content": sorted(self._content)}
+        try:
+            files.publish(self._workdir, name, self._checkpoint.write, about)
+        except tf.errors.OpError as error:  # a full disk, among others
+            raise OSError(f"{files.folder(self._workdir, name)} can't be written: {error.message}") from error
+        self._last_good_step = step
+        try:
+            files.rotate(self._workdir, name, keep=self._keep, damaged=self._damaged)
+        except OSError as error:  # the next save tries again
+            logging.warning("older checkpoints in %s can't be deleted now (%s)", self._workdir, error)
+
+    def last_good_step(self) -> int | None:
+        """Of the checkpoint that was saved or restored last by this process."""
+        return self._last_good_step
 
 
 def exist(workdir: str) -> bool:
-    return bool(_paths(workdir))
+    return bool(files.names(workdir))
 
 
-def load_weights(workdir: str, model: keras.Model) -> tuple[int, str]:
-    """Loads the newest sound checkpoint's weights alone, for evaluation and prediction.
+def load_weights(workdir: str, model: keras.Model, *, which: str = "best") -> tuple[int, str]:
+    """Loads a sound checkpoint's weights alone, for evaluation and prediction; averaged ones where the run keeps any.
+
+    Args:
+      model: built as the run's was, under the strategy that it will compute with.
+      which: `best` is the newest one where none was ever called the best; `newest`.
 
     Returns:
       Its global step and its fingerprint (see `run.Run.fingerprint`).
 
     Raises:
-      InputError: where there is no checkpoint yet, or none can be read.
+      InputError: where there is no checkpoint yet, none is sound, or they are of another model.
     """
-    if not exist(workdir):
-        raise InputError(f"{workdir} has no checkpoint yet: let `python -m trainer train` reach its first one")
-    step = tf.Variable(0, dtype=tf.int64)
-    fingerprint = _Fingerprint()
-    content = tf.train.Checkpoint(model=model, step=step, fingerprint=fingerprint)
+    if which not in ("best", "newest"):
+        raise InputError(f"checkpoint {which!r}: expected best or newest")
+    averages = None
 
-    def load(path: str) -> None:
+    def load(prefix: str, about: Mapping[str, Any]) -> None:
+        nonlocal averages
+        averages = ema_lib.Ema(model, about["config"]["optimizer"]["ema"]) if "ema" in about["content"] else None
+        content = {"model": model} if averages is None else {"model": model, "ema": averages}
         # The optimizer's slots and the random state stay behind.
-        content.restore(path).expect_partial().assert_existing_objects_matched()
+        tf.train.Checkpoint(**content).read(prefix).expect_partial().assert_existing_objects_matched()
 
-    _newest_sound(_paths(workdir), load)
-    model_lib.refresh(model)
-    return int(step.numpy()), fingerprint.value
-
-
-def _paths(workdir: str) -> list[str]:
-    """Oldest first."""
-    state = tf.train.get_checkpoint_state(storage.join(workdir, _FOLDER))
-    return list(state.all_model_checkpoint_paths) if state else []
+    about = _load_sound(workdir, load, best=which == "best", damaged=set())
+    if about is None:
+        raise InputError(f"{workdir} has no checkpoint yet: let `python -m trainer train` reach its first one")
+    if averages is not None:
+        averages.swap()
+    backbones.refresh(model)
+    return int(about["step"]), str(about["fingerprint"])
 
 
-def _newest_sound(paths: Sequence[str], load: Callable[[str], Any]) -> None:
-    for path in reversed(paths):
+def _load_sound(
+    workdir: str, load: Callable[[str, Mapping[str, Any]], None], *, best: bool, damaged: set[files.Name]
+) -> dict[str, Any] | None:
+    """Calls `load` with the prefix and the content of about.json of the first checkpoint that is what was written.
+
+    Args:
+      best: those that were called the best come first; else the newest.
+      damaged: takes the names of those that were tried in vain.
+
+    Returns:
+      Its about.json, None where there is no checkpoint.
+    """
+    tried: dict[files.Name, str] = {}
+    # Looked up anew each time: a running training deletes checkpoints, and has made newer ones then.
+    while waiting := [name for name in files.names(workdir) if name not in tried]:
+        name = next((name for name in reversed(waiting) if best and _may_be_best(workdir, name)), waiting[-1])
+        path = files.folder(workdir, name)
         try:
-            load(path)
-        except Exception as error:  # noqa: BLE001  # TensorFlow reports damage in many types, IndexError among them
-            logging.warning("checkpoint %s is damaged (%s); trying the one before", path, str(error).splitlines()[0])
+            about = files.read_about(workdir, name)
+            with files.verified(workdir, name, about) as prefix:
+                _load(load, prefix, about, path)
+        except (files.DamageError, OSError) as error:
+            tried[name] = str(error)
+            if name in files.names(workdir):
+                logging.warning("checkpoint %s is damaged (%s); trying another", path, error)
+                damaged.add(name)
         else:
-            return
-    raise InputError(f"none of the checkpoints can be read ({', '.join(paths)}): train again in another --workdir")
+            return about
+    if damaged:
+        reasons = "; ".join(f"{name}: {tried[name]}" for name in sorted(tried))
+        raise InputError(f"none of the checkpoints in {workdir} is sound ({reasons}): train again in another --workdir")
+    return None
+
+
+def _may_be_best(workdir: str, name: files.Name) -> bool:
+    """One that can't say is tried as well, so that its damage is named."""
+    try:
+        return bool(files.read_about(workdir, name)["best"])
+    except (files.DamageError, OSError):
+        return True
+
+
+def _load(load: Callable[[str, Mapping[str, Any]], None], prefix: str, about: Mapping[str, Any], path: str) -> None:
+    """Tells what was deleted meanwhile (FileNotFoundError) from what is sound and can't be loaded (InputError)."""
+    try:
+        load(prefix, about)
+    except InputError:
+        raise
+    except Exception as error:  # TensorFlow says in many types that names or shapes differ
+        if not os.path.exists(f"{prefix}.index"):
+            raise FileNotFoundError(f"{path} was deleted while it was read") from error
+        raise InputError(
+            f"checkpoint {path} is sound and does not fit this model and optimizer ({files.first_line(error)}): it was "
+            f"written by code {about['code']}; go on with that version, or train in another --workdir"
+        ) from error
