@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import base64
-import importlib.metadata
 import io
 import math
-import platform
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from pipeline import page, storage
 from trainer import metrics as metrics_lib
+from trainer import run as run_lib
 
 FILE = "index.html"
 METRICS_FILE = "metrics.json"
@@ -25,9 +26,9 @@ METRICS_FILE = "metrics.json"
 _TABLE_CLASSES = 50  # a wider table is no longer read; the most confused pairs take its place
 _NAMED_CLASSES = 60  # more names on an axis overlap; indices take their place
 _COUNTED_CLASSES = 20  # with more, the counts inside the picture's cells are too small to read
+_PERCENT_CLASSES = 50  # per cent are shorter
 _PAIRS = 30
 _WEAKEST = 3
-_PACKAGES = ("shardline", "tensorflow", "tensorflow-tpu", "keras", "numpy", "apache-beam", "tensorflow-datasets")
 
 
 class Picture(NamedTuple):
@@ -54,7 +55,7 @@ def write_report(
       history: one mapping per logged step with any of `step`, `epoch`, `train_loss`, `learning_rate`,
         `validation_loss`, `validation_accuracy`; without any of them the page has no curves.
     """
-    content = {**metrics, "versions": package_versions()}
+    content = {**metrics, "versions": run_lib.package_versions()}
     storage.write_json(storage.join(report_dir, METRICS_FILE), content)
     path = storage.join(report_dir, FILE)
     storage.write_text(path, render(content, title=title, settings=settings, history=history))
@@ -94,19 +95,19 @@ def render(
     )
 
 
-def package_versions() -> dict[str, str]:
-    """Python's version and those of the installed packages that decide a result."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
 def matrix_picture(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Picture:
-    """The confusion matrix for 2 to 1,000 classes; colour is the share of the row, so rare classes are seen as well."""
+    """`matrix_figure` with counts, for the page."""
+    return _svg(matrix_figure(confusion, classes))
+
+
+def matrix_figure(
+    confusion: Sequence[Sequence[int]] | npt.NDArray[np.int64], classes: Sequence[str], *, percent: bool = False
+) -> Figure:
+    """The confusion matrix for 2 to 1,000 classes; colour is the share of the row, so rare classes are seen as well.
+
+    Args:
+      percent: the cells say that share too, instead of their count; two digits fit where a count doesn't.
+    """
     counts = np.asarray(confusion, dtype=np.int64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side_inch = min(4.0 + 0.2 * len(classes), 12.0)
@@ -127,12 +128,19 @@ def matrix_picture(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
     else:
         axes.set_xlabel("predicted class (its number in the table of classes)")
         axes.set_ylabel("true class (its number in the table of classes)")
-    if len(classes) <= _COUNTED_CLASSES:
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                colour = "white" if shares[row, column] > 0.3 else "#111111"
-                axes.text(column, row, f"{count}", ha="center", va="center", fontsize=8, color=colour)
-    return _svg(figure)
+    if len(classes) <= (_PERCENT_CLASSES if percent else _COUNTED_CLASSES):
+        _write_cells(axes, counts, shares, percent=percent)
+    return figure
+
+
+def _write_cells(axes: Axes, counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], *, percent: bool) -> None:
+    size = 8 if len(counts) <= _COUNTED_CLASSES else 6
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            share = shares[row, column]
+            text = f"{count}" if not percent else "<1" if share < 0.005 else f"{100 * share:.0f}"
+            colour = "white" if share > 0.3 else "#111111"
+            axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
 
 
 def curves_picture(history: Sequence[Mapping[str, float | None]]) -> Picture | None:
