@@ -59,21 +59,18 @@ def summarize(
     examples = int(counts.sum())
     if not examples:
         raise InputError(f"split {split!r} has no examples to evaluate: choose another split, or prepare it with more")
-    hits, support, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
-    precision, recall = _share(hits, predicted), _share(hits, support)
-    f1 = _share(2 * hits, support + predicted)
-    present = support > 0
-    loss = loss_sum / examples
+    support, precision, recall, f1 = _per_class(counts)
+    found = measures(counts, top_k_correct, loss_sum)
     return dict(
         **context,
         split=split,
         fingerprint=fingerprint,
         examples=examples,
-        accuracy=int(hits.sum()) / examples,
-        loss=loss if math.isfinite(loss) else None,
-        top_k={"k": k, "accuracy": top_k_correct / examples},
-        macro_f1=float(f1[present].mean()),
-        balanced_accuracy=float(recall[present].mean()),
+        accuracy=found["accuracy"],
+        loss=found["loss"],
+        top_k={"k": k, "accuracy": found["top_k_accuracy"]},
+        macro_f1=found["macro_f1"],
+        balanced_accuracy=found["balanced_accuracy"],
         classes=list(classes),
         per_class={
             name: {"precision": p, "recall": r, "f1": f, "support": n}
@@ -83,6 +80,31 @@ def summarize(
         },
         confusion=counts.tolist(),
     )
+
+
+def measures(confusion: npt.NDArray[np.int64], top_k_correct: int, loss_sum: float) -> dict[str, Any]:
+    """What a training can be judged by after an evaluation: one number each, as `summarize` defines them.
+
+    Returns:
+      `examples` and each of `configs.schema.METRICS`; `loss` is None where it is not finite.
+    """
+    examples, loss = int(confusion.sum()), loss_sum / int(confusion.sum())
+    support, _, recall, f1 = _per_class(confusion)
+    present = support > 0
+    return {
+        "examples": examples,
+        "accuracy": int(confusion.trace()) / examples,
+        "loss": loss if math.isfinite(loss) else None,
+        "top_k_accuracy": top_k_correct / examples,
+        "balanced_accuracy": float(recall[present].mean()),
+        "macro_f1": float(f1[present].mean()),
+    }
+
+
+def _per_class(confusion: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
+    """Support, precision, recall and F1 of each class."""
+    hits, support, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    return support, _share(hits, predicted), _share(hits, support), _share(2 * hits, support + predicted)
 
 
 def most_confused(confusion: Sequence[Sequence[int]], classes: Sequence[str], limit: int) -> list[Confusion]:
