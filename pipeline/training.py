@@ -104,7 +104,7 @@ def batches(
 
     @parallel.as_it_is
     def prepare(index: tf.Tensor, example: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        place = _place(index, plan, own, start_step=start_step)
+        place = place_of(index, plan, own, start_step=start_step)
         image_seed = tf.stack([tf.constant(seed, tf.int64), place])
         image = reader.crop(example, image_size=image_size, area=crop_area, seed=image_seed, flip=flip)
         return augment.image(image, image_seed), reader.feature(example, "label"), place
@@ -230,7 +230,7 @@ def _examples(
     )
 
 
-def _place(index: tf.Tensor, plan: order.Plan, own: Sequence[order.Stream], *, start_step: int) -> tf.Tensor:
+def place_of(index: tf.Tensor, plan: order.Plan, own: Sequence[order.Stream], *, start_step: int) -> tf.Tensor:
     """Of the worker's example number `index` since `start_step` in the sequence of all workers' examples."""
     local_batch = plan.block * len(own)
     step, within = start_step + index // local_batch, index % local_batch
