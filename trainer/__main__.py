@@ -1,4 +1,4 @@
-"""`python -m trainer train|evaluate|predict`: flags in, exit status out. TensorFlow is imported after they parse."""
+"""`python -m trainer COMMAND`: flags in, exit status out. TensorFlow is imported after they parse."""
 
 from __future__ import annotations
 
@@ -14,15 +14,23 @@ from pipeline import startup
 from pipeline.errors import InputError
 
 _STRATEGIES = ("one", "mirrored", "multi_worker", "tpu")
+_CHECKPOINTS = ("best", "newest")
 _USAGE = """usage: python -m trainer COMMAND [--help] …
 
-  train     --config=FILE --data=DIR --workdir=DIR [--config.FIELD=VALUE …]   train, or go on where it stopped
-  evaluate  --workdir=DIR --split=test                                        write WORKDIR/report/
-  predict   --workdir=DIR IMAGE_OR_FOLDER …                                   print the likeliest classes"""
+  train       --config=FILE --data=DIR --workdir=DIR [--config.FIELD=VALUE …]   train, or go on where it stopped
+  evaluate    --workdir=DIR --split=test                                        write WORKDIR/report/
+  predict     --workdir=DIR IMAGE_OR_FOLDER …                                   print the likeliest classes
+
+  find_lr     --config=FILE --data=DIR --out=DIR                                try learning rates, plot their losses
+  find_batch  --config=FILE --data=DIR                                          try batch sizes, for speed and memory
+  search      --config=FILE --data=DIR --out=DIR --space=FIELD=VALUES …         train with many values of fields"""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns 0 on success, 1 where some inputs of a prediction failed, 2 for what the user has to mend."""
+    """Returns 0 on success, 1 where some of what was asked for came out bad, 2 for what the user has to mend.
+
+    And `preemption.EXIT_STATUS` after a signal to end, when the same command is to be started again.
+    """
     command = argv[1] if len(argv) > 1 else "--help"
     if command in ("--help", "-h", "help"):
         print(_USAGE)
@@ -40,41 +48,48 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _train(argv: Sequence[str]) -> int:
-    values = flags.FlagValues()
-    flags.DEFINE_string("config", None, "The experiment: a file of configs/.", flag_values=values)
-    flags.DEFINE_string("data", None, "The dataset's folder, …/NAME/VERSION.", flag_values=values)
-    flags.DEFINE_string("workdir", None, "Checkpoints, logs and reports go here.", flag_values=values)
-    flags.DEFINE_enum("strategy", "one", _STRATEGIES, "Where it runs.", flag_values=values)
+    values = _flags("config", "data", "workdir", "strategy")
     flags.DEFINE_list(
         "input_service", [], "HOST:PORT of each `python -m pipeline.serve` that prepares the input.", flag_values=values
     )
-    overrides = [argument for argument in argv if argument.startswith(loading.PREFIX)]
-    if _parse(values, [argument for argument in argv if argument not in overrides]):
+    flags.DEFINE_boolean(
+        "overfit_one_batch", False, "Only see whether the model can learn one batch by heart.", flag_values=values
+    )
+    overrides, rest = _split(argv)
+    if _parse(values, rest):
         return 0
-    _require(values, "config", "data", "workdir")
-    config = loading.read(values.config, overrides)
+    _require(values, "config", "data", *([] if values.overfit_one_batch else ["workdir"]))
+    if values.overfit_one_batch and (values.workdir or values.input_service):
+        raise InputError("--overfit_one_batch keeps nothing and reads one batch: leave --workdir and --input_service")
+    settings = dataclasses.asdict(loading.read(values.config, overrides))
 
     startup.import_tensorflow()
-    from trainer import train
+    if values.overfit_one_batch:
+        from trainer import overfit
 
-    result = train.train(
-        data=values.data,
-        workdir=values.workdir,
-        strategy=values.strategy,
-        input_service=values.input_service,
-        **dataclasses.asdict(config),
-    )
+        return overfit.run(data=values.data, settings=settings, strategy=values.strategy)
+    from trainer import preemption, train
+
+    try:
+        result = train.train(
+            data=values.data,
+            workdir=values.workdir,
+            strategy=values.strategy,
+            input_service=values.input_service,
+            **settings,
+        )
+    except preemption.Preempted as ended:
+        print(ended)
+        return preemption.EXIT_STATUS
     validation = f", validation accuracy {result['accuracy']:.2%}" if "accuracy" in result else ""
     print(f"finished at step {result['step']}{validation}; weights {result['weights_sha256']}; {values.workdir}")
     return 0
 
 
 def _evaluate(argv: Sequence[str]) -> int:
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "Of `python -m trainer train`.", flag_values=values)
+    values = _flags("workdir", "strategy", "checkpoint")
     flags.DEFINE_string("split", "test", "Of the dataset.", flag_values=values)
     flags.DEFINE_string("data", None, "Another dataset with the same classes.", flag_values=values)
-    flags.DEFINE_enum("strategy", "one", _STRATEGIES, "Where it runs.", flag_values=values)
     if _parse(values, argv):
         return 0
     _require(values, "workdir")
@@ -82,7 +97,13 @@ def _evaluate(argv: Sequence[str]) -> int:
     startup.import_tensorflow()
     from trainer import evaluate
 
-    metrics = evaluate.evaluate(workdir=values.workdir, split=values.split, data=values.data, strategy=values.strategy)
+    metrics = evaluate.evaluate(
+        workdir=values.workdir,
+        split=values.split,
+        data=values.data,
+        strategy=values.strategy,
+        checkpoint=values.checkpoint,
+    )
     loss = "not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}"
     print(
         f"{metrics['split']}: accuracy {metrics['accuracy']:.2%}, loss {loss} "
@@ -92,8 +113,7 @@ def _evaluate(argv: Sequence[str]) -> int:
 
 
 def _predict(argv: Sequence[str]) -> int:
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "Of `python -m trainer train`.", flag_values=values)
+    values = _flags("workdir", "checkpoint")
     flags.DEFINE_enum("format", "table", ("table", "json"), "Of the output.", flag_values=values)
     paths: list[str] = []
     if _parse(values, argv, paths):
@@ -104,9 +124,102 @@ def _predict(argv: Sequence[str]) -> int:
     from trainer import predict
 
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names need not be UTF-8
-    predictions = list(predict.predict(workdir=values.workdir, paths=paths))
+    predictions = list(predict.predict(workdir=values.workdir, paths=paths, checkpoint=values.checkpoint))
     print(predict.as_json(predictions) if values.format == "json" else predict.as_table(predictions))
     return 1 if any(prediction.error for prediction in predictions) else 0
+
+
+def _find_lr(argv: Sequence[str]) -> int:
+    values = _flags("config", "data", "out", "strategy")
+    flags.DEFINE_integer("steps", 100, "Rates to try.", lower_bound=20, flag_values=values)
+    overrides, rest = _split(argv)
+    if _parse(values, rest):
+        return 0
+    _require(values, "config", "data", "out")
+    settings = dataclasses.asdict(loading.read(values.config, overrides))
+
+    startup.import_tensorflow()
+    from trainer import find_lr
+
+    found = find_lr.run(
+        data=values.data, settings=settings, out=values.out, strategy=values.strategy, steps=values.steps
+    )
+    return 0 if found else 1
+
+
+def _find_batch(argv: Sequence[str]) -> int:
+    values = _flags("config", "data", "strategy")
+    overrides, rest = _split(argv)
+    if _parse(values, rest):
+        return 0
+    _require(values, "config", "data")
+    settings = dataclasses.asdict(loading.read(values.config, overrides))
+    from trainer import find_batch  # which leaves TensorFlow to its trials
+
+    find_batch.run(data=values.data, settings=settings, strategy=values.strategy)
+    return 0
+
+
+def _search(argv: Sequence[str]) -> int:
+    values = _flags("config", "data", "out", "strategy")
+    flags.DEFINE_multi_string(
+        "space", [], "FIELD=log(1e-4,1e-1), linear(0,1), int(1,8) or A|B; may repeat.", flag_values=values
+    )
+    flags.DEFINE_integer("trials", 10, "Trainings, those of an earlier start included.", flag_values=values)
+    flags.DEFINE_enum("oracle", "bayesian", ("random", "bayesian"), "What chooses the values.", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Of its choices.", flag_values=values)
+    overrides, rest = _split(argv)
+    if _parse(values, rest):
+        return 0
+    _require(values, "config", "data", "out", "space")
+    config = loading.read(values.config, overrides)
+    if config.validation_split == "none":
+        raise InputError("validation_split='none' gives a search nothing to compare trials by: name a split")
+    from trainer import search, search_space
+
+    for text in values.space:  # an impossible value is refused before the first trial, not in the tenth
+        for extreme in search_space.extremes(search_space.parse(text)):
+            loading.read(values.config, [*overrides, extreme])
+    ranked = search.run(
+        config=values.config,
+        overrides=overrides,
+        data=values.data,
+        out=values.out,
+        space=values.space,
+        metric=config.monitor.metric,
+        trials=values.trials,
+        oracle=values.oracle,
+        strategy=values.strategy,
+        seed=values.seed,
+    )
+    return 0 if ranked[0].score is not None else 1
+
+
+_DESCRIPTIONS = {
+    "config": "The experiment: a file of configs/.",
+    "data": "The dataset's folder, …/NAME/VERSION.",
+    "workdir": "Of a training: checkpoints, logs and reports are there.",
+    "out": "A folder for what is found.",
+}
+
+
+def _flags(*names: str) -> flags.FlagValues:
+    """Those that several commands have."""
+    values = flags.FlagValues()
+    for name in names:
+        if name == "strategy":
+            flags.DEFINE_enum(name, "one", _STRATEGIES, "Where it runs.", flag_values=values)
+        elif name == "checkpoint":
+            flags.DEFINE_enum(name, "best", _CHECKPOINTS, "Whose weights, by validation.", flag_values=values)
+        else:
+            flags.DEFINE_string(name, None, _DESCRIPTIONS[name], flag_values=values)
+    return values
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(overrides of the config, everything else)."""
+    overrides = [argument for argument in argv if argument.startswith(loading.PREFIX)]
+    return overrides, [argument for argument in argv if argument not in overrides]
 
 
 def _parse(values: flags.FlagValues, argv: Sequence[str], paths: list[str] | None = None) -> bool:
@@ -127,7 +240,14 @@ def _require(values: flags.FlagValues, *names: str) -> None:
         raise InputError(f"{', '.join(missing)} must be given; see --help")
 
 
-_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "evaluate": _evaluate, "predict": _predict}
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "find_lr": _find_lr,
+    "find_batch": _find_batch,
+    "search": _search,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -14,7 +14,7 @@ import tqdm
 
 from pipeline import evaluation, storage
 from pipeline import manifest as manifest_lib
-from trainer import checkpoints, metrics, model, progress, report, strategies
+from trainer import checkpoints, history, metrics, model, report, strategies
 from trainer import run as run_lib
 from trainer import step as step_lib
 
@@ -24,14 +24,9 @@ class Sums(NamedTuple):
     top_k_correct: int
     loss_sum: float
 
-    def means(self) -> dict[str, Any]:
-        """What a training curve shows: loss and accuracy over the examples."""
-        examples = int(self.confusion.sum())
-        return {
-            "examples": examples,
-            "loss": self.loss_sum / examples,
-            "accuracy": int(self.confusion.trace()) / examples,
-        }
+    def measures(self) -> dict[str, Any]:
+        """See `metrics.measures`."""
+        return metrics.measures(self.confusion, self.top_k_correct, self.loss_sum)
 
 
 def top_k(num_classes: int) -> int:
@@ -55,13 +50,55 @@ def accumulate(
     return Sums(confusion, correct, loss_sum)
 
 
-def evaluate(*, workdir: str, split: str, data: str | None, strategy: str) -> dict[str, Any]:
-    """Evaluates the newest checkpoint in `workdir` and writes `workdir/report/`.
+def make(
+    data: str,
+    manifest: manifest_lib.Manifest,
+    *,
+    split: str,
+    config: Mapping[str, Any],
+    cluster: strategies.Cluster,
+    net: keras.Model,
+    show: bool = False,
+) -> Callable[[], Sums]:
+    """Compiles the evaluation of `net` on a split; each call takes its weights as they are then.
+
+    Args:
+      config: of the run; batches are as large as in training where that divides among the replicas, and padding makes
+        any number of replicas right.
+      show: a progress bar on a terminal.
+    """
+    num_classes = len(manifest.classes)
+    with cluster.strategy.scope():
+        step = step_lib.make_evaluate_step(cluster.strategy, net, num_classes=num_classes, top_k=top_k(num_classes))
+    per_replica = max(1, config["global_batch"] // cluster.strategy.num_replicas_in_sync)
+    batch = per_replica * cluster.local_replicas
+    total = evaluation.num_steps(manifest.split(split).examples, batch=batch, num_workers=cluster.num_workers)
+    batches = evaluation.batches(
+        data,
+        manifest,
+        split=split,
+        batch=batch,
+        worker=cluster.worker,
+        num_workers=cluster.num_workers,
+        **{name: config["input"][name] for name in ("image_size", "crop_fraction", "cache_dir", "cache_gib")},
+    )
+    deal = strategies.distributor(cluster)
+
+    def evaluate() -> Sums:
+        shown = tqdm.tqdm(batches, total=total, unit="batch", disable=not (show and sys.stderr.isatty()))
+        return accumulate(step, map(deal, shown), num_classes)
+
+    return evaluate
+
+
+def evaluate(*, workdir: str, split: str, data: str | None, strategy: str, checkpoint: str) -> dict[str, Any]:
+    """Evaluates a checkpoint in `workdir` and writes `workdir/report/`.
 
     Args:
       split: of the dataset.
       data: another dataset with the same classes; None is the one that was trained on.
       strategy: see `strategies.connect`.
+      checkpoint: see `checkpoints.load_weights`.
 
     Returns:
       The metrics as they stand in `metrics.json`, without the package versions.
@@ -75,35 +112,14 @@ def evaluate(*, workdir: str, split: str, data: str | None, strategy: str) -> di
     run_lib.check_classes(run, manifest.classes, data)
     manifest_lib.verify(data, manifest, [split])
     cluster = strategies.connect(strategy)
-    num_classes = len(run.classes)
     with cluster.strategy.scope():
-        trained = restore_model(run)
-        step, fingerprint = checkpoints.load_weights(workdir, trained)
-        evaluate_step = step_lib.make_evaluate_step(
-            cluster.strategy, trained, num_classes=num_classes, top_k=top_k(num_classes)
-        )
-    # As much per replica as in training, where that divided; padding makes any number of replicas right.
-    per_replica = max(1, run.config["global_batch"] // cluster.strategy.num_replicas_in_sync)
-    batch = per_replica * cluster.local_replicas
-    steps = evaluation.num_steps(manifest.split(split).examples, batch=batch, num_workers=cluster.num_workers)
-    batches = evaluation.batches(
-        data,
-        manifest,
-        split=split,
-        batch=batch,
-        image_size=run.config["input"]["image_size"],
-        crop_fraction=run.config["input"]["crop_fraction"],
-        cache_dir=run.config["input"].get("cache_dir"),
-        cache_gib=run.config["input"].get("cache_gib"),
-        worker=cluster.worker,
-        num_workers=cluster.num_workers,
-    )
-    shown = tqdm.tqdm(batches, total=steps, unit="batch", disable=not (cluster.is_chief and sys.stderr.isatty()))
-    sums = accumulate(evaluate_step, map(strategies.distributor(cluster), shown), num_classes)
+        net = restore_model(run)
+        step, fingerprint = checkpoints.load_weights(workdir, net, which=checkpoint)
+    sums = make(data, manifest, split=split, config=run.config, cluster=cluster, net=net, show=cluster.is_chief)()
     summary = metrics.summarize(
         sums.confusion,
         sums.top_k_correct,
-        top_k(num_classes),
+        top_k(len(run.classes)),
         sums.loss_sum,
         run.classes,
         split=split,
@@ -115,8 +131,8 @@ def evaluate(*, workdir: str, split: str, data: str | None, strategy: str) -> di
     if cluster.is_chief:
         settings = {"data": data, "code": run.code, "config": run.config}
         title = f"{manifest.name} {manifest.version}: {split}"
-        history = progress.read_history(workdir)
-        report.write_report(storage.join(workdir, "report"), summary, title=title, settings=settings, history=history)
+        rows = history.read(workdir)
+        report.write_report(storage.join(workdir, "report"), summary, title=title, settings=settings, history=rows)
     return summary
 
 

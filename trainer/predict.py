@@ -26,10 +26,11 @@ class Prediction(NamedTuple):
     error: str | None  # why there are none
 
 
-def predict(*, workdir: str, paths: Sequence[str]) -> Iterator[Prediction]:
-    """Predicts with the newest checkpoint in `workdir`, one result per file in the order given.
+def predict(*, workdir: str, paths: Sequence[str], checkpoint: str = "best") -> Iterator[Prediction]:
+    """Predicts with a checkpoint in `workdir`, one result per file in the order given.
 
     Args:
+      checkpoint: see `checkpoints.load_weights`.
       paths: images, or folders whose files (hidden ones left out) are taken in sorted order.
 
     Raises:
@@ -38,7 +39,7 @@ def predict(*, workdir: str, paths: Sequence[str]) -> Iterator[Prediction]:
     run = run_lib.load(workdir)
     files = list(expand(paths))
     model = evaluate.restore_model(run)
-    checkpoints.load_weights(workdir, model)
+    checkpoints.load_weights(workdir, model, which=checkpoint)
     with tqdm.tqdm(total=len(files), unit="image", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(files), _BATCH):
             yield from _predict_batch(model, run, files[start : start + _BATCH])

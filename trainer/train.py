@@ -5,24 +5,48 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from pipeline import evaluation, service, training
 from pipeline import manifest as manifest_lib
+from pipeline import service, training
 from pipeline.augmentations.augment import Augment
 from pipeline.errors import InputError
-from trainer import checkpoints, schedule, strategies
+from trainer import checkpoints, determinism, features, preemption, schedule, speed, strategies
+from trainer import divergence as divergence_lib
 from trainer import evaluate as evaluate_lib
-from trainer import loss as loss_lib
+from trainer import learner as learner_lib
 from trainer import model as model_lib
+from trainer import monitor as monitor_lib
 from trainer import optimizer as optimizer_lib
 from trainer import run as run_lib
 from trainer import step as step_lib
 from trainer.progress import Progress
+
+
+class Place(NamedTuple):
+    """Where a run is; every checkpoint says it."""
+
+    step: int = 0  # global steps taken
+    evaluated_step: int = 0  # the last of them that was evaluated
+    measures: Mapping[str, Any] | None = None  # what was found there
+    standing: monitor_lib.Standing = monitor_lib.Standing()
+    losses: tuple[float, ...] = ()  # what `divergence.Watch` compares with
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self._asdict(), "standing": self.standing.to_json()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any] | None) -> Place:
+        """Of what `to_json` gave, the beginning for None."""
+        if value is None:
+            return cls()
+        standing = monitor_lib.Standing.from_json(value["standing"])
+        return cls(**{**value, "standing": standing, "losses": tuple(value["losses"])})
+
 
 _SURROUNDINGS = ("data", "workdir", "strategy", "input_service")  # may differ when a run goes on
 
@@ -38,16 +62,22 @@ def train(
     train_split: str,
     validation_split: str,
     precision: str,
+    xla: bool,
+    steps_per_call: int,
+    deterministic: bool,
     input: Mapping[str, Any],
+    augment: Mapping[str, Any],
     model: Mapping[str, Any],
     optimizer: Mapping[str, Any],
     loss: Mapping[str, Any],
-    augment: Mapping[str, Any],
     phases: Sequence[Mapping[str, Any]],
+    monitor: Mapping[str, Any],
+    divergence: Mapping[str, Any],
+    logs: Mapping[str, Any],
     max_steps: int | None,
     evaluate_every_epochs: float,
     checkpoint_every_steps: int,
-    log_every_steps: int,
+    checkpoints_kept: int,
 ) -> dict[str, Any]:
     """Trains to the end of the phases, from the newest checkpoint in `workdir` where there is one.
 
@@ -59,11 +89,13 @@ def train(
       others: the fields of `configs.schema.Config`; each group goes as keywords to the part that it configures.
 
     Returns:
-      {"step", "weights_sha256"} and, where there is a validation split, its "accuracy" and "loss" at the end.
+      {"step", "weights_sha256"} and, where there is a validation split, the metrics of the evaluation that the weights
+      come from: the best one, or the last where `monitor.restore_best` is off.
 
     Raises:
       InputError: before the first step, where data, workdir, cluster and settings don't go together.
-      FloatingPointError: where the loss stops being a number.
+      divergence.DivergedError: where the loss stops being a number, or spikes.
+      preemption.Preempted: after a signal to end, with everything saved.
     """
     settings = {name: value for name, value in locals().items() if name not in _SURROUNDINGS}
 
@@ -76,137 +108,238 @@ def train(
             "choose one with --config.validation_split=…, or none"
         )
     manifest_lib.verify(data, manifest, [train_split, validation_split] if validates else [train_split])
-    loss_fn = loss_lib.make(counts=manifest.class_counts(train_split), classes=manifest.classes, **loss)
 
     # Where it runs, and what this run is: the same command started again finds itself in the working directory.
+    determinism.set_up(deterministic=deterministic, strategy=strategy)
     cluster = strategies.connect(strategy)
+    strategies.check_precision(cluster, precision)
+    if xla:
+        step_lib.check_xla(cluster.strategy)
     training.check_batch(global_batch, num_replicas=cluster.strategy.num_replicas_in_sync)
     run = run_lib.describe(data, manifest, settings)
     resumes = checkpoints.exist(workdir)
     if resumes:
         run_lib.check_same(workdir, run)
 
-    # Model, optimizer and the place in time that the newest checkpoint holds.
-    keras.utils.set_random_seed(seed)
-    keras.mixed_precision.set_global_policy(precision)
-    num_classes = len(manifest.classes)
-    with cluster.strategy.scope():
-        net = model_lib.build(
-            num_classes=num_classes, image_size=input["image_size"], load_weights=not resumes, **model
-        )
-        rule = {name: value for name, value in optimizer.items() if name != "peak_lr"}
-        opt = optimizer_lib.build(net, precision=precision, **rule)
-        saved = checkpoints.Checkpoints(workdir, net, opt, fingerprint=run.fingerprint)
-        first_step = saved.restore()
-        evaluate_step = step_lib.make_evaluate_step(
-            cluster.strategy, net, num_classes=num_classes, top_k=evaluate_lib.top_k(num_classes)
-        )
-        average_moving_statistics = step_lib.make_average_moving_statistics(cluster.strategy, net)
-
-    strategies.check_agreement(cluster, (first_step, int(run.fingerprint[:15], 16)))
-
-    # Time: phases in epochs become global steps.
+    # What learns, and what it will learn when: phases in epochs become global steps.
+    learner = learner_lib.build(manifest=manifest, cluster=cluster, settings=settings, load_weights=not resumes)
+    net = learner.net
     examples = manifest.split(train_split).examples
     plans = schedule.plan(phases, examples=examples, global_batch=global_batch, peak_lr=optimizer["peak_lr"])
+    for plan in plans:
+        model_lib.check_trainable(net, trainable=plan.trainable, freeze_batch_norm=plan.freeze_batch_norm)
+    if any(plan.cached_features for plan in plans):
+        features.check_fits(net, manifest, settings, cluster)
     last_step = min(plans[-1].end_step, max_steps or plans[-1].end_step)
     evaluate_every_steps = max(1, round(evaluate_every_epochs * examples / global_batch))
+
+    # The place in time that the newest checkpoint holds.
+    saved = checkpoints.Checkpoints(workdir, content=learner.content, about=run.about(), keep=checkpoints_kept)
+    place = Place.from_json(saved.restore())
+    rollback = divergence_lib.load_rollback(workdir) if resumes else divergence_lib.Rollback()
+    strategies.check_agreement(cluster, (place.step, rollback.times, run_lib.number_of(run)))
     logging.info(
-        "train: %s steps %d to %d, %d examples, batch %d, %d replicas", data, first_step, last_step, examples,
+        "train: %s steps %d to %d, %d examples, batch %d, %d replicas", data, place.step, last_step, examples,
         global_batch, cluster.strategy.num_replicas_in_sync,
     )  # fmt: skip
 
-    # Input, from exactly the example that comes next.
-    augmentation = Augment(**augment)
-    prepare = functools.partial(service.batches, input_service) if input_service else training.batches
-    batches = iter(
-        prepare(
-            data,
-            manifest,
-            split=train_split,
-            seed=seed,
-            global_batch=global_batch,
-            start_step=first_step,
-            worker=cluster.worker,
-            num_workers=cluster.num_workers,
-            augment=augmentation,
-            **{name: value for name, value in input.items() if name != "crop_fraction"},
-        )
-    )
-    validation = (
-        ()
-        if not validates
-        else evaluation.batches(
-            data,
-            manifest,
-            split=validation_split,
-            batch=global_batch // cluster.num_workers,
-            image_size=input["image_size"],
-            crop_fraction=input["crop_fraction"],
-            cache_dir=input["cache_dir"],
-            cache_gib=input["cache_gib"],
-            worker=cluster.worker,
-            num_workers=cluster.num_workers,
-        )
-    )
+    # What is done around the steps.
+    rules = monitor_lib.Rules(**monitor)
+    watch = divergence_lib.Watch(spike_factor=divergence["spike_factor"], losses=place.losses)
+    evaluate = None
+    if validates:
+        evaluate = evaluate_lib.make(data, manifest, split=validation_split, config=settings, cluster=cluster, net=net)
+    settle = learner_lib.make_settle(cluster, learner)
     deal = strategies.distributor(cluster)
     if cluster.is_chief:
         run_lib.write(workdir, run)
+        if not resumes:
+            divergence_lib.forget_rollback(workdir)
+        if place.step == 0 and divergence["rollback"]:
+            saved.save(place.to_json(), best=False)  # so that there is something to go back to from the first step on
 
-    result: dict[str, Any] = {}
-    with Progress(
-        workdir,
-        first_step=first_step,
-        last_step=last_step,
-        global_batch=global_batch,
-        log_every_steps=log_every_steps,
-        show=cluster.is_chief,
-    ) as progress:
-        for plan in plans:
-            if plan.end_step <= first_step or plan.first_step >= last_step:
+    phase: schedule.PhasePlan | None = None  # the one that model, input and step were last made ready for
+    batches: Iterator[Sequence[tf.Tensor]] = iter(())
+    with (
+        preemption.Signals() as signals,
+        Progress(
+            workdir,
+            first_step=place.step,
+            last_step=last_step,
+            global_batch=global_batch,
+            examples=examples,
+            steps_per_call=steps_per_call,
+            classes=manifest.classes,
+            show=cluster.is_chief,
+            peak_flops_per_s=_peak_flops_per_s(cluster, precision),
+            settings=run.about(),
+            **logs,
+        ) as progress,
+    ):
+        while True:
+            step = place.step
+            # First of all, because a process that was killed may have saved this step and not evaluated it.
+            if evaluate and place.evaluated_step < step and (step % evaluate_every_steps == 0 or step == last_step):
+                settle()
+                with learner.averaged():
+                    sums = evaluate()
+                measures, before = sums.measures(), schedule.phase_at(plans, step - 1)
+                # One that is only due because the run ends here counts as no waiting: a longer run would not have it.
+                due = step % evaluate_every_steps == 0
+                standing = monitor_lib.after_evaluation(place.standing, rules, measures, step, before, due=due)
+                place = place._replace(evaluated_step=step, measures=measures, standing=standing)
+                is_best = standing.best_step == step
+                progress.evaluated(step, measures, sums.confusion)
+                ends = step == last_step or monitor_lib.should_stop(standing, rules, last_phase=plans[-1])
+                if cluster.is_chief and (is_best or ends):
+                    saved.save(place.to_json(), best=is_best)
+            if step >= last_step or monitor_lib.should_stop(place.standing, rules, last_phase=plans[-1]):
+                break
+
+            if (entered := schedule.phase_at(plans, step)) is not phase:
+                if 0 < step == entered.first_step:
+                    optimizer_lib.restart(learner.optimizer)
+                model_lib.set_trainable(net, trainable=entered.trainable, freeze_batch_norm=entered.freeze_batch_norm)
+                # A phase that reads what the one before it read goes on with it: its cache is full by now.
+                if phase is None or entered.cached_features != phase.cached_features:
+                    batches = _open(entered, data, manifest, settings, cluster, net, step, input_service)
+                trained = features.head(net) if entered.cached_features else net
+                train_step = _compile(trained, settings, cluster, learner)
+                progress.enter_phase(speed.training_flops(trained))
+                if step == entered.first_step:
+                    watch.restart()
+                unseen = not entered.cached_features
+                place = place._replace(standing=monitor_lib.enter(place.standing, entered))
+                phase = entered
+
+            stop = next_stop(
+                step, ends=(phase.end_step, last_step), every=(evaluate_every_steps, checkpoint_every_steps)
+            )
+            factor = place.standing.plateau_factor * rollback.lr_factor
+            count = min(steps_per_call, stop - step)
+            rates = [factor * schedule.learning_rate(step + ahead, phase) for ahead in range(count)]
+            with progress.waiting_for_input():
+                taken = [next(batches) for _ in range(count)]
+            if unseen:
+                progress.samples(step, *_as_trained(taken[0], settings))
+                unseen = False
+            losses = train_step([deal(batch) for batch in taken], rates)
+            step += count
+            place = place._replace(step=step)
+            logged = progress.stepped(step, losses, rates[-1])
+
+            # Several workers can only ask each other now and then; one sees its own signal at once.
+            ends = (
+                preemption.agree(cluster, signals.received)
+                if logged or step == stop
+                else (signals.received and cluster.num_workers == 1)
+            )
+            if step == stop or ends:
+                logged += progress.log(step, rates[-1])
+            found = watch.look(logged)
+            place = place._replace(losses=watch.losses)
+            if step == stop or ends:
+                found = found or divergence_lib.not_finite(net, step)
+            if found:
+                message = divergence_lib.report(
+                    found,
+                    workdir=workdir,
+                    data=data,
+                    manifest=manifest,
+                    settings=settings,
+                    last_good_step=saved.last_good_step(),
+                    is_chief=cluster.is_chief,
+                )
+                if not divergence["rollback"] or rollback.times:
+                    raise divergence_lib.DivergedError(f"{message}: {divergence_lib.advice(rollback)}")
+                rate_factor = divergence["rollback_lr_factor"] or divergence_lib.LR_FACTOR
+                logging.warning("%s: going back, once, at %g of the rate", message, rate_factor)
+                rollback = divergence_lib.roll_back(workdir, rollback, lr_factor=rate_factor, is_chief=cluster.is_chief)
+                place = Place.from_json(saved.restore())
+                strategies.check_agreement(cluster, (place.step,))
+                watch = divergence_lib.Watch(spike_factor=divergence["spike_factor"], losses=place.losses)
+                phase = None
+                progress.go_back(place.step)
                 continue
-            if plan.first_step >= max(1, first_step):  # a later phase, entered at its start and not inside
-                optimizer_lib.restart(opt)
-            model_lib.set_trainable(net, trainable=plan.trainable, freeze_batch_norm=plan.freeze_batch_norm)
-            train_step = step_lib.make_train_step(
-                cluster.strategy,
-                net,
-                opt,
-                loss_fn,
-                global_batch=global_batch,
-                augment=functools.partial(augmentation.batch, seed=seed) if augmentation.in_step else None,
-            )
-            for taken in range(max(first_step, plan.first_step), min(plan.end_step, last_step)):
-                learning_rate = schedule.learning_rate(taken, plan)
-                with progress.waiting_for_input():
-                    batch = next(batches)
-                step_loss = train_step(deal(batch), tf.constant(learning_rate))
-                step = taken + 1
-                progress.stepped(step, step_loss, learning_rate)
+            if ends or step == last_step or step % checkpoint_every_steps == 0:
+                settle()
+                if cluster.is_chief:
+                    saved.save(place.to_json(), best=False)
+            if ends:
+                strategies.wait_for_all(cluster)  # or whoever is first to leave may have the chief ended as it saves
+                raise preemption.Preempted(step)
 
-                evaluates = validates and (step % evaluate_every_steps == 0 or step == last_step)
-                saves = step % checkpoint_every_steps == 0 or step == last_step
-                if evaluates or saves:
-                    progress.log(step, learning_rate)
-                    check_finite(net, step)
-                    average_moving_statistics()
-                if evaluates:
-                    sums = evaluate_lib.accumulate(evaluate_step, map(deal, validation), num_classes)
-                    result = sums.means()
-                    progress.evaluated(step, step * global_batch / examples, learning_rate, result)
-                if saves and cluster.is_chief:
-                    saved.save(step)
-
-    return {**result, "step": max(first_step, last_step), "weights_sha256": weights_sha256(net)}
+    last_step = place.step
+    if evaluate and rules.restore_best:
+        strategies.wait_for_all(cluster)  # the chief may still be writing what the others are about to read
+        place = Place.from_json(saved.restore_best())
+        strategies.check_agreement(cluster, (place.step,))
+    found_there = (place.measures or {}) if place.evaluated_step == place.step else {}
+    with learner.averaged():
+        return {**found_there, "step": last_step, "weights_sha256": weights_sha256(net)}
 
 
-def check_finite(model: keras.Model, step: int) -> None:
-    """Raises FloatingPointError rather than let weights be saved that no start could go on from."""
-    for variable in model.trainable_variables:
-        if not bool(tf.reduce_all(tf.math.is_finite(variable.value))):
-            raise FloatingPointError(
-                f"{variable.path} is no longer finite after step {step}: lower optimizer.peak_lr or lengthen the "
-                "warmup, and start again with another --workdir"
-            )
+def _open(
+    phase: schedule.PhasePlan,
+    data: str,
+    manifest: manifest_lib.Manifest,
+    settings: Mapping[str, Any],
+    cluster: strategies.Cluster,
+    net: keras.Model,
+    step: int,
+    input_service: Sequence[str],
+) -> Iterator[Sequence[tf.Tensor]]:
+    """What a phase trains on, from exactly the example that comes next after global step `step`."""
+    if phase.cached_features:
+        return features.compute(net, data, manifest, settings, cluster).batches(step)
+    if input_service:
+        own = learner_lib.input_of(settings, cluster)
+        return iter(service.batches(input_service, data, manifest, start_step=step, **own))
+    return iter(learner_lib.batches(data, manifest, settings, cluster, start_step=step))
+
+
+def _compile(
+    net: keras.Model, settings: Mapping[str, Any], cluster: strategies.Cluster, learner: learner_lib.Learner
+) -> Callable[[Sequence[Sequence[tf.Tensor]], Sequence[float]], tf.Tensor]:
+    """The step over the weights of `net`, the learner's model or a part of it, that are trainable now."""
+    augmentation, optimizer = Augment(**settings["augment"]), settings["optimizer"]
+    return step_lib.make_train_step(
+        cluster.strategy,
+        net,
+        learner.optimizer,
+        learner.loss_fn,
+        global_batch=settings["global_batch"],
+        augment=functools.partial(augmentation.batch, seed=settings["seed"]) if augmentation.in_step else None,
+        accumulation=optimizer["accumulation"],
+        clip_norm=optimizer["clip_norm"],
+        ema=learner.ema,
+        xla=settings["xla"],
+        steps_per_call=settings["steps_per_call"],
+    )
+
+
+def _as_trained(batch: Sequence[tf.Tensor], settings: Mapping[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
+    """(images, labels) of a batch as the model sees them."""
+    augmentation, (images, labels, places) = Augment(**settings["augment"]), batch
+    if augmentation.in_step:
+        images = augmentation.batch(images, places, seed=settings["seed"])
+    return images, labels
+
+
+def _peak_flops_per_s(cluster: strategies.Cluster, precision: str) -> float | None:
+    """Of all replicas together, None where the device isn't known."""
+    one = speed.peak_flops_per_s(speed.device_name(), precision)
+    return None if one is None else one * cluster.strategy.num_replicas_in_sync
+
+
+def next_stop(step: int, *, ends: Sequence[int], every: Sequence[int]) -> int:
+    """The first global step after `step` at which something other than stepping is due.
+
+    Args:
+      ends: global steps where something ends; those up to `step` don't count.
+      every: periods in steps.
+    """
+    return min([end for end in ends if end > step] + [(step // period + 1) * period for period in every])
 
 
 def weights_sha256(model: keras.Model) -> str:

@@ -10,13 +10,29 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
 from configs import loading, schema
 from pipeline import cache, sampling, training
 from pipeline.augmentations import augment
 from trainer import __main__ as commands
-from trainer import loss, model, optimizer, schedule, strategies, train
+from trainer import (
+    backbones,
+    divergence,
+    heads,
+    learner,
+    loss,
+    metrics,
+    model,
+    monitor,
+    optimizer,
+    progress,
+    schedule,
+    step,
+    strategies,
+    train,
+)
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 FILES = sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "configs").glob("[!_]*_*.py"))
@@ -26,6 +42,7 @@ SHRUNK = {
     "global_batch": 8,
     "model.weights": "none",
     "max_steps": 1,
+    "steps_per_call": 1,
 }
 
 
@@ -63,7 +80,7 @@ def test_config_takes_a_step(file: str, digits: str, tmp_path: pathlib.Path) -> 
 def test_without_validation_there_is_nothing_to_report(digits: str, tmp_path: pathlib.Path) -> None:
     result = _step("configs/digits_mobilenetv2.py", digits, tmp_path, validation_split="none")
     assert result.keys() == {"step", "weights_sha256"}
-    assert not (tmp_path / "history.jsonl").exists()
+    assert not (tmp_path / "history.jsonl").read_text()
 
 
 def test_there_are_the_promised_four() -> None:
@@ -88,9 +105,14 @@ def test_every_field_of_a_group_is_somebodys_keyword() -> None:
     assert fields(schema.Model) <= keywords(model.build)
     assert fields(schema.Input) - {"crop_fraction"} <= keywords(training.batches)
     assert fields(schema.Augment) == keywords(augment.Augment)
-    assert fields(schema.Optimizer) - {"peak_lr"} <= keywords(optimizer.build)
+    rule = fields(schema.Optimizer) - set(learner._OF_THE_STEP)
+    assert rule <= keywords(optimizer.build)
+    assert set(learner._OF_THE_STEP) - {"peak_lr"} <= keywords(step.make_train_step)
     assert fields(schema.Loss) <= keywords(loss.make)
-    assert fields(schema.Phase) <= keywords(schedule._plan_one)
+    assert fields(schema.Phase) <= keywords(schedule._plan_one) | set(schedule._SETTINGS["plateau"]) | {"decay_epochs"}
+    assert fields(schema.Monitor) == fields(monitor.Rules)
+    assert fields(schema.Divergence) - {"rollback", "rollback_lr_factor"} == keywords(divergence.Watch) - {"losses"}
+    assert fields(schema.Logs) <= keywords(progress.Progress)
 
 
 def test_what_is_listed_twice_is_the_same() -> None:
@@ -100,3 +122,10 @@ def test_what_is_listed_twice_is_the_same() -> None:
     assert schema.POLICIES == augment.POLICIES
     assert schema.AUGMENT_WHERE == augment.WHERE
     assert commands._STRATEGIES == strategies.NAMES
+    assert schema.BACKBONES == backbones.NAMES
+    assert schema.HEADS == heads.NAMES
+    assert optimizer._NAMES == schema.OPTIMIZERS
+    assert tuple(schedule._SETTINGS) == schema.SCHEDULES
+    assert schema.LOSSES == loss.KINDS
+    assert schema.CLASS_WEIGHTS == loss.CLASS_WEIGHTS
+    assert set(schema.METRICS) == metrics.measures(np.eye(2, dtype=np.int64), 2, 1.0).keys() - {"examples"}

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from trainer import __main__ as commands
+
 REPOSITORY = pathlib.Path(__file__).parents[2]
 DIGITS = "--config=configs/digits_mobilenetv2.py"
 
@@ -18,7 +20,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["predict", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in commands._COMMANDS)])
 def test_help_needs_no_tensorflow(arguments: list[str]) -> None:
     """Importing it takes seconds, help should take none."""
     script = (
@@ -31,7 +33,7 @@ def test_help_needs_no_tensorflow(arguments: list[str]) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "usage: " in result.stdout
-    assert "--workdir" in result.stdout
+    assert "--workdir" in result.stdout or "--data" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,23 @@ def test_help_needs_no_tensorflow(arguments: list[str]) -> None:
         (["train", DIGITS, "--data=x", "--workdir=y", "--strategy=horovod"], "horovod"),
         (["train", DIGITS, "--data=x", "--workdir=y", "--config.optimizer.peaklr=1"], "optimizer.peak_lr?"),
         (["train", DIGITS, "--data=nowhere", "--workdir=y"], "nowhere holds no finished dataset"),
+        (["train", DIGITS, "--data=x", "--workdir=y", "--overfit_one_batch"], "--overfit_one_batch keeps nothing"),
+        (["train", DIGITS, "--overfit_one_batch"], "--data must be given"),
+        (["find_lr", DIGITS, "--data=x"], "--out must be given"),
+        (["find_lr", DIGITS, "--data=x", "--out=y", "--steps=1"], "steps=1"),
+        (["find_lr", DIGITS, "--data=nowhere", "--out=y"], "nowhere holds no finished dataset"),
+        (["find_batch", DIGITS, "--data=nowhere"], "nowhere holds no finished dataset"),
+        (["find_batch", DIGITS, "--data=x", "--strategy=multi_worker"], "try one worker with --strategy=mirrored"),
+        (["search", DIGITS, "--data=x", "--out=y"], "--space must be given"),
+        (["search", DIGITS, "--data=x", "--out=y", "--space=seed"], "--space=seed: expected FIELD="),
+        (["search", DIGITS, "--data=x", "--out=y", "--space=sed=int(1,8)"], "no field sed; did you mean seed?"),
+        (["search", DIGITS, "--data=x", "--out=y", "--space=global_batch=linear(16,64)"], "global_batch="),
+        (
+            ["search", DIGITS, "--data=x", "--out=y", "--space=seed=1|2", "--config.validation_split=none"],
+            "gives a search nothing to compare trials by",
+        ),
         (["evaluate", "--workdir=nowhere"], "nowhere holds no run"),
+        (["evaluate", "--workdir=nowhere", "--checkpoint=worst"], "worst"),
         (["predict", "--workdir=nowhere", "x.jpg"], "nowhere holds no run"),
         (["predict", "--workdir=nowhere", "--format=xml"], "xml"),
     ],

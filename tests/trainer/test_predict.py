@@ -24,7 +24,7 @@ def photo() -> bytes:
 
 def run_of(**storing: object) -> run.Run:
     config = {"input": {"image_size": 96, "crop_fraction": 0.875}}
-    return run.Run("data", "fingerprint", ("ant", "bee"), config, "source", storing)
+    return run.Run("data", "fingerprint", ("ant", "bee"), config, "source", {}, storing)
 
 
 def test_a_photo_is_stored_as_the_dataset_s_were_before_it_is_cropped() -> None:

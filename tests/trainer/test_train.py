@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import pytest
@@ -18,8 +17,8 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline import manifest as manifest_lib
+from tests.trainer.commands import ENVIRONMENT, REPOSITORY, TIMEOUT_S, command, run, weights
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
 CONFIG = "--config=configs/digits_mobilenetv2.py"
 # Two phases on a tenth of the digits: what is learned is not what is tested here.
 SHORT_CONFIG = """
@@ -34,30 +33,6 @@ def get_config():
         phases=(Phase(epochs=1, trainable="head"), Phase(epochs=2, freeze_batch_norm=True)),
     )
 """
-TIMEOUT_S = 240
-# TensorFlow's operations run side by side in no fixed order, and so do the sums they share; one at a time, a run
-# repeats to the last bit. Not for several workers: their collectives wait for each other.
-ENVIRONMENT = {**os.environ, "TF_NUM_INTEROP_THREADS": "1"}
-
-
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "trainer", *arguments]
-
-
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        _command(*arguments),
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        env=ENVIRONMENT,
-    )
-
-
-def _weights(stdout: str) -> tuple[int, str]:
-    step, weights = re.search(r"finished at step (\d+).*weights ([0-9a-f]{64})", stdout).groups()
-    return int(step), weights
 
 
 def _scalars(workdir: pathlib.Path, tag: str) -> list[tuple[int, float]]:
@@ -79,31 +54,42 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> str:
 def trained(digits: str, short: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
     """(workdir, output) of an uninterrupted run of the short experiment."""
     workdir = tmp_path_factory.mktemp("trained")
-    result = _run("train", short, f"--data={digits}", f"--workdir={workdir}")
+    result = run("train", short, f"--data={digits}", f"--workdir={workdir}")
     assert result.returncode == 0, result.stderr
     return workdir, result.stdout
 
 
-@pytest.mark.parametrize("kill_after", [2, 8], ids=["head phase", "second phase"])
+@pytest.mark.parametrize(
+    ("kill_after", "damage"), [(2, False), (8, True)], ids=["head phase", "second phase, newest checkpoint damaged"]
+)
 def test_killed_and_started_again_ends_where_the_uninterrupted_run_did(
-    digits: str, short: str, trained: tuple[pathlib.Path, str], tmp_path: pathlib.Path, kill_after: int
+    digits: str, short: str, trained: tuple[pathlib.Path, str], tmp_path: pathlib.Path, kill_after: int, damage: bool
 ) -> None:
-    command = _command("train", short, "--config.checkpoint_every_steps=2", f"--data={digits}", f"--workdir={tmp_path}")
-    named = tmp_path / "checkpoints" / "checkpoint"
+    arguments = command(
+        "train", short, "--config.checkpoint_every_steps=2", f"--data={digits}", f"--workdir={tmp_path}"
+    )
+    folder = tmp_path / "checkpoints"
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, cwd=REPOSITORY, env=ENVIRONMENT, **pipes) as process:
+    with subprocess.Popen(arguments, cwd=REPOSITORY, env=ENVIRONMENT, **pipes) as process:
         deadline = time.monotonic() + TIMEOUT_S
-        while not (named.exists() and f'"step-{kill_after}"' in named.read_text()):
+        while not list(folder.glob(f"step-{kill_after:08d}*")):
             assert process.poll() is None, "ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-    again = subprocess.run(command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT_S)
+    steps = sorted({int(path.name.split("-")[1]) for path in folder.glob("step-*")})
+    if damage:
+        for data in folder.glob(f"step-{steps.pop():08d}*/content.data*"):
+            data.write_bytes(data.read_bytes()[:-1])
+    again = subprocess.run(
+        arguments, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT_S
+    )
     assert again.returncode == 0, again.stderr
     resumed_at, last_step = map(int, re.search(r"steps (\d+) to (\d+)", again.stderr).groups())
-    assert kill_after <= resumed_at < last_step
+    assert resumed_at == steps[-1] < last_step
+    assert ("is damaged (content.data" in again.stderr) == damage
     # Not only as many steps: the same ones, to the last bit.
-    assert _weights(again.stdout) == _weights(trained[1])
+    assert weights(again.stdout) == weights(trained[1])
     history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert [row["step"] for row in history] == sorted({row["step"] for row in history})
     assert history[-1]["step"] == last_step
@@ -113,9 +99,9 @@ def test_a_finished_run_says_so_and_trains_no_further(
     digits: str, short: str, trained: tuple[pathlib.Path, str]
 ) -> None:
     workdir, output = trained
-    again = _run("train", short, f"--data={digits}", f"--workdir={workdir}")
+    again = run("train", short, f"--data={digits}", f"--workdir={workdir}")
     assert again.returncode == 0, again.stderr
-    assert _weights(again.stdout) == _weights(output)
+    assert weights(again.stdout) == weights(output)
 
 
 def test_what_was_logged_can_be_read_back(trained: tuple[pathlib.Path, str]) -> None:
@@ -123,7 +109,8 @@ def test_what_was_logged_can_be_read_back(trained: tuple[pathlib.Path, str]) -> 
     history = [json.loads(line) for line in (workdir / "history.jsonl").read_text().splitlines()]
     assert [row["step"] for row in history] == [6, 12, 16]  # 190 examples are 5.9 steps of 32: 5 and 11
     for tag, key in (("validation/accuracy", "validation_accuracy"), ("train/learning_rate", "learning_rate")):
-        assert _scalars(workdir, tag) == [(row["step"], pytest.approx(row[key])) for row in history]
+        logged = dict(_scalars(workdir, tag))  # the rate also where the first phase ends
+        assert [logged[row["step"]] for row in history] == pytest.approx([row[key] for row in history])
     assert all(rate > 0 for _, rate in _scalars(workdir, "speed/examples_per_s"))
     assert all(0 <= share <= 1 for _, share in _scalars(workdir, "speed/input_wait_share"))
     assert f"{history[-1]['validation_accuracy']:.2%}" in output
@@ -131,17 +118,17 @@ def test_what_was_logged_can_be_read_back(trained: tuple[pathlib.Path, str]) -> 
 
 @pytest.mark.parametrize(
     ("trainable", "message"),
-    [("all", r"the loss became (nan|inf) between steps \d+ and \d+"), ("head", r"is no longer finite after step \d+")],
+    [("all", r"the loss became (nan|inf) in the step to \d+"), ("head", r"is no longer finite in the step to \d+")],
 )
 def test_what_is_no_number_stops_the_run_and_is_not_saved(
     digits: str, short: str, tmp_path: pathlib.Path, trainable: str, message: str
 ) -> None:
-    result = _run(
+    result = run(
         "train",
         short,
         "--config.optimizer.peak_lr=1e30",
         f"--config.phases[0].trainable={trainable}",
-        "--config.log_every_steps=1",
+        "--config.logs.every_steps=1",
         f"--data={digits}",
         f"--workdir={tmp_path}",
     )
@@ -153,51 +140,84 @@ def test_what_is_no_number_stops_the_run_and_is_not_saved(
 def test_another_config_in_the_same_workdir_is_refused(
     digits: str, short: str, trained: tuple[pathlib.Path, str]
 ) -> None:
-    result = _run("train", short, "--config.optimizer.peak_lr=0.5", f"--data={digits}", f"--workdir={trained[0]}")
+    result = run("train", short, "--config.optimizer.peak_lr=0.5", f"--data={digits}", f"--workdir={trained[0]}")
     assert result.returncode == 2
     assert re.search(r"config\.optimizer\.peak_lr was [\d.]+, now 0\.5", result.stderr.splitlines()[-1])
 
 
-def _two_workers(*arguments: str) -> list[tuple[str, str]]:
-    """(stdout, stderr) of both processes."""
+def _start_two_workers(*arguments: str) -> list[subprocess.Popen[str]]:
     with socket.socket() as first, socket.socket() as second:  # both open, so that the ports differ
         for sock in (first, second):
             sock.bind(("127.0.0.1", 0))
         hosts = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in (first, second)]
-    processes = []
-    for index in range(2):
-        config = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
-        processes.append(
-            subprocess.Popen(
-                _command("train", *arguments, "--strategy=multi_worker"),
-                cwd=REPOSITORY,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "TF_CONFIG": json.dumps(config)},
-            )
+    return [
+        subprocess.Popen(
+            command("train", *arguments, "--strategy=multi_worker"),
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                "TF_CONFIG": json.dumps({"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}),
+            },
         )
+        for index in range(2)
+    ]
+
+
+def _end(processes: list[subprocess.Popen[str]], *, status: int) -> list[tuple[str, str]]:
+    """(stdout, stderr) of both, which have to leave with `status`."""
     try:
         outputs = [process.communicate(timeout=TIMEOUT_S) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], [stderr[-2000:] for _, stderr in outputs]
+    assert [process.returncode for process in processes] == [status] * 2, [stderr[-2000:] for _, stderr in outputs]
     return outputs
+
+
+def _two_workers(*arguments: str) -> list[tuple[str, str]]:
+    """(stdout, stderr) of both processes."""
+    return _end(_start_two_workers(*arguments), status=0)
+
+
+def test_a_signal_to_one_worker_ends_both_at_one_step(digits: str, short: str, tmp_path: pathlib.Path) -> None:
+    """Not the chief is told, and the chief saves; both then go on from there."""
+    arguments = [
+        short,
+        "--config.optimizer.ema=0.9",
+        "--config.logs.every_steps=2",
+        "--config.checkpoint_every_steps=2",
+        f"--data={digits}",
+        f"--workdir={tmp_path}",
+    ]
+    processes = _start_two_workers(*arguments)
+    deadline = time.monotonic() + TIMEOUT_S
+    while not list(tmp_path.glob("checkpoints/step-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    said = [re.search(r"at global step (\d+), which is saved", out) for out, _ in _end(processes, status=42)]
+    [step] = {int(match[1]) for match in said}
+    assert list(tmp_path.glob(f"checkpoints/step-{step:08d}*"))
+    first, second = _two_workers(*arguments)
+    assert f"steps {step} to 16" in first[1]
+    assert weights(first[0]) == weights(second[0])
 
 
 def test_two_workers_end_with_the_same_weights(digits: str, tmp_path: pathlib.Path) -> None:
     """The demo's own config, 20 steps, two processes over loopback; then both go on for two more."""
-    arguments = [CONFIG, f"--data={digits}", f"--workdir={tmp_path}"]
+    arguments = [CONFIG, "--config.monitor.restore_best=false", f"--data={digits}", f"--workdir={tmp_path}"]
     first, second = _two_workers(*arguments, "--config.max_steps=20")
     assert "2 replicas" in first[1]
-    assert _weights(first[0]) == _weights(second[0])
-    assert _weights(first[0])[0] == 20
+    assert weights(first[0]) == weights(second[0])
+    assert weights(first[0])[0] == 20
     first_again, second_again = _two_workers(*arguments, "--config.max_steps=22")
     assert "steps 20 to 22" in first_again[1]
-    assert _weights(first_again[0]) == _weights(second_again[0])
-    assert _weights(first_again[0])[0] == 22
-    assert _weights(first_again[0])[1] != _weights(first[0])[1]
+    assert weights(first_again[0]) == weights(second_again[0])
+    assert weights(first_again[0])[0] == 22
+    assert weights(first_again[0])[1] != weights(first[0])[1]
 
 
 def test_two_workers_learn_what_one_process_does(digits: str, short: str, tmp_path: pathlib.Path) -> None:
@@ -214,10 +234,10 @@ def test_two_workers_learn_what_one_process_does(digits: str, short: str, tmp_pa
         "--config.optimizer.name=sgd",
         "--config.optimizer.peak_lr=0.01",
         "--config.max_steps=4",
-        "--config.log_every_steps=1",
+        "--config.logs.every_steps=1",
         f"--data={digits}",
     ]
-    alone = _run("train", *arguments, f"--workdir={tmp_path / 'one'}")
+    alone = run("train", *arguments, f"--workdir={tmp_path / 'one'}")
     assert alone.returncode == 0, alone.stderr
     _two_workers(*arguments, f"--workdir={tmp_path / 'two'}")
     one, two = (json.loads((tmp_path / name / "history.jsonl").read_text()) for name in ("one", "two"))
@@ -229,7 +249,7 @@ def test_two_workers_learn_what_one_process_does(digits: str, short: str, tmp_pa
 
 def test_evaluate_counts_every_test_example(digits: str, trained: tuple[pathlib.Path, str]) -> None:
     workdir = trained[0]
-    result = _run("evaluate", f"--workdir={workdir}", "--split=test")
+    result = run("evaluate", f"--workdir={workdir}", "--split=test")
     assert result.returncode == 0, result.stderr
     metrics = json.loads((workdir / "report" / "metrics.json").read_text())
     manifest = manifest_lib.load(digits)
@@ -253,7 +273,7 @@ def test_predict_names_what_it_cannot_read_and_goes_on(
     (folder / "b.jpg").write_text("not a picture")
     (folder / "c.png").write_bytes(b"")
     shutil.copy(good[1], folder / "d.png")
-    result = _run("predict", f"--workdir={trained[0]}", "--format=json", str(folder), str(good[0]))
+    result = run("predict", f"--workdir={trained[0]}", "--format=json", str(folder), str(good[0]))
     assert result.returncode == 1
     rows = {pathlib.Path(row["file"]).name: row for row in json.loads(result.stdout)}
     assert list(rows) == ["a.png", "b.jpg", "c.png", "d.png", good[0].name]
@@ -265,7 +285,7 @@ def test_predict_names_what_it_cannot_read_and_goes_on(
     assert 0 < sum(confidences) <= 1 + 1e-6
     assert rows["a.png"]["top"] == rows[good[0].name]["top"]
 
-    table = _run("predict", f"--workdir={trained[0]}", str(good[0]))
+    table = run("predict", f"--workdir={trained[0]}", str(good[0]))
     assert table.returncode == 0
     best = rows["a.png"]["top"][0]
     assert f"{best['class']} {best['confidence']:.1%}" in table.stdout
@@ -282,7 +302,7 @@ def test_a_damaged_shard_is_named_before_the_first_step(
         shard.unlink()
     else:
         shard.write_bytes(shard.read_bytes()[:-100])
-    result = _run("train", short, f"--data={copy}", f"--workdir={tmp_path / 'work'}")
+    result = run("train", short, f"--data={copy}", f"--workdir={tmp_path / 'work'}")
     assert result.returncode == 2
     assert f"shard {shard}" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "work").exists()
@@ -292,7 +312,7 @@ def test_a_folder_without_a_manifest_is_no_dataset(digits: str, short: str, tmp_
     copy = tmp_path / "digits" / "1.0.0"
     shutil.copytree(digits, copy)
     (copy / "manifest.json").unlink()
-    result = _run("train", short, f"--data={copy}", f"--workdir={tmp_path / 'work'}")
+    result = run("train", short, f"--data={copy}", f"--workdir={tmp_path / 'work'}")
     assert result.returncode == 2
     assert "holds no finished dataset" in result.stderr.splitlines()[-1]
 
@@ -305,7 +325,7 @@ def test_other_classes_are_refused_with_both_lists(
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["classes"][:2] = ["1", "0"]
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    result = _run("evaluate", f"--workdir={trained[0]}", f"--data={copy}")
+    result = run("evaluate", f"--workdir={trained[0]}", f"--data={copy}")
     assert result.returncode == 2
     line = result.stderr.splitlines()[-1]
     assert "['0', '1', '2'" in line
