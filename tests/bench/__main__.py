@@ -1,12 +1,14 @@
-"""Runs benchmarks and prints Markdown tables; `make bench` runs all of them, in half an hour or more.
+"""Runs benchmarks and prints Markdown tables; `make bench` runs all of them, in two hours or more.
 
     make bench BENCH="speed --images=500 --repeats=1"
     make bench BENCH="scale --sizes=1000,10000"
+    make bench BENCH=step
     make bench-peers && make bench BENCH=input
     make bench BENCH="input --contenders=ours,plain --sections=photos --repeats=3"
+    make bench BENCH="leaves rare_classes --seeds=3"
 
-Trashnet and CIFAR-10 are looked for in --archives; what needs them is left out without. Nothing is asserted, since
-times belong to a machine; leave it alone meanwhile.
+Trashnet, CIFAR-10, banana leaves and ImageNet's weights are looked for in and beside --archives; what needs them is
+left out without. Nothing is asserted, since times belong to a machine; leave it alone meanwhile.
 """
 
 from __future__ import annotations
@@ -16,9 +18,20 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from tests.bench import baselines, bench_input, bench_scale, bench_speed, bench_storing, contenders, data, measure
+from tests.bench import (
+    baselines,
+    bench_input,
+    bench_recipes,
+    bench_scale,
+    bench_speed,
+    bench_step,
+    bench_storing,
+    contenders,
+    data,
+    measure,
+)
 
-PARTS = ("speed", "writing", "workers", "scale", "storing", "input")
+PARTS = ("speed", "writing", "workers", "scale", "storing", "input", "step", "loop", "leaves", "rare_classes")
 
 
 def main() -> None:
@@ -36,6 +49,10 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="storing takes one of so many images (1)")
     parser.add_argument("--contenders", default="", help=f"for input, of {', '.join(contenders.INPUT)}; all of them")
     parser.add_argument("--sections", default=",".join(bench_input.SECTIONS), help="for input; all of them")
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="for leaves and rare_classes, which takes three at most (5)"
+    )
+    parser.add_argument("--ways", default=",".join(bench_recipes.BALANCING), help="for rare_classes; all of them")
     parser.add_argument("--archives", type=pathlib.Path, default=measure.REPOSITORY.parent / "shared/data")
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
@@ -43,7 +60,12 @@ def main() -> None:
 
     sections, chosen = given.sections.split(","), [name for name in given.contenders.split(",") if name]
     names_known = tuple(dict.fromkeys([*contenders.INPUT, *contenders.RANDAUGMENT]))
-    for names, known in ((sections, bench_input.SECTIONS), (chosen, names_known)):
+    ways = given.ways.split(",")
+    for names, known in (
+        (ways, tuple(bench_recipes.BALANCING)),
+        (sections, bench_input.SECTIONS),
+        (chosen, names_known),
+    ):
         if unknown := set(names) - set(known):
             parser.error(f"nothing is called {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
 
@@ -67,6 +89,19 @@ def main() -> None:
             print(bench_storing.storing(given.archives, given.every), flush=True)
         except FileNotFoundError as error:
             print(f"left out: {error}", file=sys.stderr)
+    for part, tell in (
+        ("leaves", lambda: bench_recipes.leaves(given.archives, range(given.seeds))),
+        ("rare_classes", lambda: bench_recipes.rare_classes(given.archives, range(min(3, given.seeds)), ways)),
+    ):
+        if part in given.parts:
+            try:
+                print(tell() + "\n", flush=True)
+            except FileNotFoundError as error:
+                print(f"left out: {error}", file=sys.stderr)
+    if "step" in given.parts:
+        print(bench_step.step(bench_step.NETWORKS, given.repeats) + "\n", flush=True)
+    if "loop" in given.parts:
+        print(bench_step.loop(given.repeats) + "\n", flush=True)
     if "input" in given.parts:
         try:
             for found in bench_input.tables(sections, chosen, given.archives, given.repeats):
