@@ -9,13 +9,15 @@ Command:  python -m trainer train --config=configs/cifar10_mobilenetv2.py --data
               --workdir=runs/cifar10
           python -m trainer evaluate --workdir=runs/cifar10 --data=data/cifar10_test/1.0.0 --split=test
           (with --config.model.weights=… where Keras can't download ImageNet's)
-Hardware: two CPU cores, no accelerator
-Time:     28 min 45 s to train, at about 60 images/s
-Result:   83.64 % on the 10,000 official test images; on validation 80.05 % after 5 epochs, 82.25 % after 9 and 83.80 %
-          at the end, so another half hour may be worth a point or two
+Hardware: two CPU cores, no accelerator, shared with other work
+Time:     77 min 2 s to train, of which it had 19 min 48 s of both cores (39 min 36 s of CPU time)
+Result:   85.52 % on the 10,000 official test images; on validation 77.75 % after 8 epochs, 82.45 % after 16, 84.95 %
+          after 20 and 86.35 % at the end. The run was stopped and resumed once, after epoch 8 (the time includes 90
+          steps that were lost); until there it followed the cosine of a plan for 50 epochs, whose learning rates
+          differ from the first phase's by at most 1.6 %
 """
 
-from configs.schema import Config, Input, Loss, Model, Optimizer, Phase
+from configs.schema import Augment, Config, Input, Loss, Model, Optimizer, Phase
 
 
 def get_config() -> Config:
@@ -23,12 +25,17 @@ def get_config() -> Config:
         global_batch=64,
         # Enlarged four times: MobileNetV2 halves five times, so at 32 pixels one cell would be left of the picture.
         input=Input(image_size=128, crop_area=(0.5, 1.0), flip=True, crop_fraction=1.0),
-        # The statistics have to follow from photos to enlarged thumbnails within 1,500 steps.
+        # Meant against learning 8,000 images by heart; measured with them only.
+        augment=Augment(policy="randaugment", magnitude=7.0, mixup=0.2, cutmix=1.0),
         model=Model(backbone="mobilenetv2", weights="imagenet", batch_norm_momentum=0.99),
-        optimizer=Optimizer(name="adamw", peak_lr=1e-3, weight_decay=0.05),
+        optimizer=Optimizer(name="adamw", peak_lr=5e-4, weight_decay=0.05),
         loss=Loss(label_smoothing=0.1),
+        # Stem and blocks 0 to 2 stay as ImageNet left them: 1.6 times the images per second, and after two epochs at 96
+        # pixels no worse (76.95 % against 75.80 %).
         phases=(
-            Phase(epochs=1, trainable="head"),
-            Phase(epochs=12, trainable="all", lr_scale=0.2, warmup_epochs=1),
+            Phase(epochs=8, trainable="from:block_3_expand", warmup_epochs=1, final_lr_fraction=0.95),
+            Phase(epochs=18, trainable="from:block_3_expand", lr_scale=0.95),
         ),
+        evaluate_every_epochs=2.0,
+        checkpoint_every_steps=250,
     )
