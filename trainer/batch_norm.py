@@ -10,12 +10,14 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
     """`keras.layers.BatchNormalization` by way of TensorFlow's fused operation, where that has a form for it.
 
     Keras 3 composes batch norm of means, differences and products, each a pass over the activations, and its gradient
-    of more of them: on a CPU that is more than half of what MobileNetV2's training step costs. Synchronised batch norm
-    has no fused form, and inputs without height and width are too small to matter: both stay Keras'.
+    of more of them: on a CPU that is more than half of what MobileNetV2's training step costs. That gradient is also a
+    sum of three whose order is open, see `trainer.determinism`. Synchronised batch norm has no fused form: it stays
+    Keras'.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
-        plain = len(inputs.shape) == 4 and self.axis in (-1, 3) and self.scale and self.center and mask is None
+        rank = len(inputs.shape)
+        plain = rank in (2, 4) and self.axis in (-1, rank - 1) and self.scale and self.center and mask is None
         if not plain or self.synchronized or getattr(self, "renorm", False):
             return super().call(inputs, training=training, mask=mask)
         learns = bool(training and self.trainable)
@@ -28,7 +30,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
             for variable in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         )
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
+            x=inputs if rank == 4 else inputs[:, tf.newaxis, tf.newaxis],
             scale=gamma,
             offset=beta,
             mean=old_mean,
@@ -42,7 +44,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
             own = variance * ((count - 1) / count)
             self.moving_mean.assign(old_mean * self.momentum + mean * (1 - self.momentum))
             self.moving_variance.assign(old_variance * self.momentum + own * (1 - self.momentum))
-        return outputs
+        return outputs if rank == 4 else outputs[:, 0, 0]
 
 
 def fuse(model: keras.Model) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from pipeline.errors import InputError
+from trainer import batch_norm
 
 NAMES = ("linear", "mlp")
 _L2 = 0.001
@@ -41,4 +42,6 @@ def build(head: str, *, features: int, num_classes: int, dropout: float | None) 
     else:
         raise InputError(f"model.head={head!r}: expected one of {', '.join(NAMES)}")
     # float32 whatever the policy: softmax over 16-bit logits loses the small probabilities.
-    return keras.Model(pooled, keras.layers.Dense(num_classes, dtype="float32", name="logits")(x), name="head")
+    net = keras.Model(pooled, keras.layers.Dense(num_classes, dtype="float32", name="logits")(x), name="head")
+    batch_norm.fuse(net)
+    return net

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from pipeline.errors import InputError
+from trainer import determinism
 from trainer.loss import LossFn
 
 Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # (images, places) -> images
@@ -35,6 +36,7 @@ def make_train_step(
     ema: Average | None = None,
     xla: bool = False,
     steps_per_call: int = 1,
+    deterministic: bool = False,
 ) -> Callable[[Sequence[Batch], Any], tf.Tensor]:
     """Compiles optimizer steps over the weights that are trainable now; make a new one after changing them.
 
@@ -53,6 +55,7 @@ def make_train_step(
       ema: its `update()` is called in cross-replica context after each step.
       xla: compile forward and backward pass with XLA; see `check_xla`.
       steps_per_call: the most batches of one call, whose steps are taken without coming back to Python.
+      deterministic: refuse, when a step is first called, what has sums in no fixed order; see `determinism.set_up`.
 
     Returns:
       step(batches, learning_rates float32 [k]) -> losses float32 [k], for 1 <= k <= `steps_per_call` batches (images,
@@ -60,7 +63,8 @@ def make_train_step(
       batch before its step, plus the model's own losses (L2) once.
 
     Raises:
-      InputError: where the global batch can't be dealt out to replicas and parts, or XLA can't be had.
+      InputError: where the global batch can't be dealt out to replicas and parts, or XLA or a fixed order of sums
+        can't be had.
     """
     replicas = strategy.num_replicas_in_sync
     if global_batch % (replicas * accumulation):
@@ -73,8 +77,10 @@ def make_train_step(
     variables = list(net.trainable_variables)
     inner = opt.inner_optimizer if isinstance(opt, keras.optimizers.LossScaleOptimizer) else opt
     gradients_of = _make_gradients(net, variables, opt, loss_fn, global_batch, parts=replicas * accumulation)
-    if xla:
+    if xla:  # which compiles sums in one order
         gradients_of = tf.function(gradients_of, jit_compile=True, autograph=False)
+    elif deterministic:
+        gradients_of = _checked(gradients_of)
 
     def augmented(images: tf.Tensor, labels: tf.Tensor, *places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if images.shape[0] != global_batch // replicas:
@@ -103,7 +109,18 @@ def make_train_step(
                 ema.update()
         return strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
 
-    return _compile(strategy, global_step, steps_per_call)
+    return _compile(strategy, _checked(global_step) if deterministic else global_step, steps_per_call)
+
+
+def _checked(traced: Callable[..., Any]) -> Callable[..., Any]:
+    """`traced`, which refuses sums in no fixed order in the graph that it becomes a part of."""
+
+    def checked(*arguments: Any) -> Any:
+        results = traced(*arguments)
+        determinism.check_sums()
+        return results
+
+    return checked
 
 
 def check_xla(strategy: tf.distribute.Strategy) -> None:

@@ -110,7 +110,7 @@ def train(
     manifest_lib.verify(data, manifest, [train_split, validation_split] if validates else [train_split])
 
     # Where it runs, and what this run is: the same command started again finds itself in the working directory.
-    determinism.set_up(deterministic=deterministic, strategy=strategy)
+    determinism.set_up(deterministic=deterministic)
     cluster = strategies.connect(strategy)
     strategies.check_precision(cluster, precision)
     if xla:
@@ -315,6 +315,7 @@ def _compile(
         ema=learner.ema,
         xla=settings["xla"],
         steps_per_call=settings["steps_per_call"],
+        deterministic=settings["deterministic"],
     )
 
 
