@@ -28,7 +28,7 @@ class Rules:
             return False
         if best is None:
             return True
-        return value < best - self.min_delta if self.metric == "loss" else value > best + self.min_delta
+        return value + self.min_delta < best if self.metric == "loss" else value - self.min_delta > best
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Standing:
 
     best: float | None = None
     best_step: int | None = None
-    waited: int = 0  # evaluations of this phase since the gain
-    phase_first_step: int = 0  # which phase `waited` and what follows belong to
-    plateau_best: float | None = None
-    plateau_waited: int = 0
+    phase_first_step: int = 0  # which phase the following belong to
+    phase_best: float | None = None
+    waited: int = 0  # evaluations since the phase's last gain
+    plateau_waited: int = 0  # the same, or since the rate was last lowered
     plateau_factor: float = 1.0  # times the phase's rate
 
     def to_json(self) -> dict[str, Any]:
@@ -52,7 +52,10 @@ class Standing:
 
 
 def enter(standing: Standing, phase: PhasePlan) -> Standing:
-    """A phase's waiting begins anew with it, and so does its rate; the best stays the best of all phases."""
+    """A phase's waiting begins anew with it, and so does its rate; the best stays the best of all phases.
+
+    What it waits for is a gain over the phase's own best: what was frozen and now trains often falls behind first.
+    """
     if standing.phase_first_step == phase.first_step:
         return standing
     return Standing(standing.best, standing.best_step, phase_first_step=phase.first_step)
@@ -63,29 +66,30 @@ def after_evaluation(
 ) -> Standing:
     """The standing after an evaluation of the weights that `phase` had after global step `step`.
 
-    Waiting is counted as `keras.callbacks.EarlyStopping` and `ReduceLROnPlateau` (without cooldown) count it, the
-    latter with a best of its own, because it looks at one phase.
+    Waiting is counted as `keras.callbacks.EarlyStopping` and `ReduceLROnPlateau` (without cooldown) count it when each
+    phase has its own.
 
     Args:
       metrics: `rules.metric` among them.
-      due: whether it is one of the regular ones; another can be the best, and is no waiting.
+      due: whether it is one of the regular ones; another can be the best, and leaves the waiting as it is.
     """
     value, standing = metrics[rules.metric], enter(standing, phase)
     if due:
-        standing = _follow_plateau(standing, rules, value, phase)
+        standing = _wait(standing, rules, value, phase)
     if rules.is_gain(value, standing.best):
-        return dataclasses.replace(standing, best=value, best_step=step, waited=0 if due else standing.waited)
-    return dataclasses.replace(standing, waited=standing.waited + due)
+        return dataclasses.replace(standing, best=value, best_step=step)
+    return standing
 
 
-def _follow_plateau(standing: Standing, rules: Rules, value: float | None, phase: PhasePlan) -> Standing:
+def _wait(standing: Standing, rules: Rules, value: float | None, phase: PhasePlan) -> Standing:
+    if rules.is_gain(value, standing.phase_best):
+        return dataclasses.replace(standing, phase_best=value, waited=0, plateau_waited=0)
+    standing = dataclasses.replace(standing, waited=standing.waited + 1)
     if phase.schedule != "plateau":
         return standing
     assert phase.patience is not None
     assert phase.decay_rate is not None
     assert phase.final_lr_fraction is not None
-    if rules.is_gain(value, standing.plateau_best):
-        return dataclasses.replace(standing, plateau_best=value, plateau_waited=0)
     waited, factor = standing.plateau_waited + 1, standing.plateau_factor
     if waited >= phase.patience:
         waited, factor = 0, max(phase.final_lr_fraction, factor * phase.decay_rate)

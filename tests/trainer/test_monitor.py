@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -95,11 +96,30 @@ def test_a_phase_begins_its_waiting_and_its_rate_anew_and_keeps_the_best() -> No
     assert not monitor.should_stop(tired, rules, last_phase=everything)  # the phase it prepares for is still to come
     entered = monitor.enter(tired, everything)
     assert (entered.waited, entered.plateau_factor, entered.best, entered.best_step) == (0, 1.0, 0.9, 1)
-    worse = monitor.after_evaluation(entered, rules, {"accuracy": 0.5}, 11, everything)
+    first = monitor.after_evaluation(entered, rules, {"accuracy": 0.5}, 11, everything)
+    assert (first.waited, first.best, first.phase_best) == (0, 0.9, 0.5)
+    assert monitor.enter(first, everything) is first
+    worse = monitor.after_evaluation(first, rules, {"accuracy": 0.4}, 12, everything)
     assert (worse.waited, worse.best) == (1, 0.9)
-    assert worse.plateau_factor == 1.0  # 0.5 is this phase's best
     assert monitor.should_stop(worse, rules, last_phase=everything)
-    assert monitor.enter(worse, everything) is worse
+
+
+def test_a_phase_that_fell_behind_and_gains_is_waited_for() -> None:
+    """As a second EarlyStopping would, for the second phase; only its last value is better than the first phase's."""
+    head, everything = _phases()
+    rules, standing = _rules(patience=2), _follow(_rules(patience=2), head, [0.8])[-1]
+    for step, value in enumerate([0.5, 0.6, 0.55, 0.7, 0.85], 11):
+        standing = monitor.after_evaluation(standing, rules, {"accuracy": value}, step, everything)
+        assert not monitor.should_stop(standing, rules, last_phase=everything)
+        assert standing.best_step == (15 if value == 0.85 else 1)
+
+
+def test_an_evaluation_that_is_not_due_can_be_the_best_and_changes_no_waiting() -> None:
+    phase, rules = _phases()[-1], _rules(patience=3)
+    before = _follow(rules, phase, [0.5, 0.4])[-1]
+    after = monitor.after_evaluation(before, rules, {"accuracy": 0.7}, 99, phase, due=False)
+    assert (after.best, after.best_step) == (0.7, 99)
+    assert dataclasses.replace(after, best=before.best, best_step=before.best_step) == before
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, None])
