@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -52,7 +52,8 @@ class Signals(contextlib.AbstractContextManager["Signals"]):
         if self._interrupts > 1:
             raise KeyboardInterrupt
         self.received = True
-        logging.warning("%s: ending after this step, with a checkpoint", signal.Signals(number).name)
+        # Not through a stream: this may have come in the middle of writing to it.
+        os.write(2, f"{signal.Signals(number).name}: ending after this step, with a checkpoint\n".encode())
 
 
 def agree(cluster: Cluster, received: bool) -> bool:
