@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from trainer import monitor, schedule
 
-VALUES = st.lists(st.floats(0, 1) | st.sampled_from([0.5, 0.51, 0.55]), min_size=1, max_size=30)
+# Keras compares in float32: these and their differences are exact there, and ties are frequent.
+VALUES = st.lists(st.integers(0, 64).map(lambda part: part / 64), min_size=1, max_size=30)
 
 
 def _rules(metric: str = "accuracy", min_delta: float = 0.0, patience: int | None = 3) -> monitor.Rules:
@@ -54,7 +55,7 @@ class _Net:
 
 
 @settings(deadline=None, max_examples=50)
-@given(values=VALUES, patience=st.integers(1, 4), min_delta=st.sampled_from([0.0, 0.05]), metric=st.booleans())
+@given(values=VALUES, patience=st.integers(1, 4), min_delta=st.sampled_from([0.0, 1 / 16]), metric=st.booleans())
 def test_waiting_and_the_best_are_those_of_early_stopping(
     values: list[float], patience: int, min_delta: float, metric: bool
 ) -> None:
