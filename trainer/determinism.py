@@ -16,7 +16,8 @@ def set_up(*, deterministic: bool) -> None:
     `enable_op_determinism` chooses GPU kernels that always add in one order. It leaves out `AddN`, on CPUs and on GPUs:
     that operation begins with whichever input's memory it can take over for its result, the first one that nobody else
     still reads, which is a matter of timing. Of two inputs that changes nothing, since a + b = b + a; of three or more
-    it changes the last bits. `check_sums` refuses those, and here TensorFlow is kept from making them out of chains of
+    it changes the last bits (measured on CPUs; the one source for all devices is tensorflow/core/kernels/
+    aggregate_ops.cc). `check_sums` refuses those, and here TensorFlow is kept from making them out of chains of
     additions. The other way, a single inter-op thread, took 1.38 times as long (MobileNetV2 at 160, two cores).
     """
     if not deterministic:
