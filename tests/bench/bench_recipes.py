@@ -43,7 +43,7 @@ def leaves(archives: pathlib.Path, seeds: Sequence[int]) -> str:
     rows = [["seed", "test images", "accuracy", "macro-F1", "minutes"]]
     found = []
     for seed in seeds:
-        dataset = _prepared(f"leaves-{seed}", f"--input={folder}", f"--seed={seed}")
+        dataset = _prepared(f"leaves_{seed}", f"--input={folder}", f"--seed={seed}")
         metrics, minutes = _train(dataset, weights, seed, ())
         found.append(metrics)
         rows.append([str(seed), *_shown(metrics), f"{minutes:.1f}"])
@@ -60,7 +60,7 @@ def rare_classes(archives: pathlib.Path, seeds: Sequence[int], ways: Sequence[st
       FileNotFoundError: as `leaves`.
     """
     weights, folder = _weights(archives), data.unpacked("banana-leaf", archives)
-    thinned = _prepared("leaves-thinned", f"--input={_thinned(folder)}", "--near_duplicates=ignore")
+    thinned = _prepared("leaves_thinned", f"--input={_thinned(folder)}", "--near_duplicates=ignore")
     rows = [["", "macro-F1", "accuracy", *(f"seed {seed}" for seed in seeds)]]
     for way in ways:
         changes = ("monitor.metric=macro_f1", *BALANCING[way])
@@ -92,7 +92,7 @@ def _thinned(folder: pathlib.Path) -> pathlib.Path:
 
     Whole groups, in the order of their hash, so that no image is tested on whose like was trained on.
     """
-    full = _prepared("leaves-42", f"--input={folder}", "--seed=42")
+    full = _prepared("leaves_42", f"--input={folder}", "--seed=42")
     ledger = "".join(path.read_text() for path in sorted(full.glob("ledger-*")))
     written = [row for row in map(json.loads, ledger.splitlines()) if row["status"] == "written"]
     written.sort(key=lambda row: (hashlib.sha256(row["group"].encode()).digest(), row["file"]))
