@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,7 @@ from absl import flags
 from configs import loading, schema
 from pipeline import startup
 from pipeline.errors import InputError
+from trainer import cluster, rendezvous
 
 _STRATEGIES = ("one", "mirrored", "multi_worker", "tpu")
 _CHECKPOINTS = ("best", "newest")
@@ -29,6 +31,7 @@ _USAGE = """usage: python -m trainer COMMAND [--help] …
 def main(argv: Sequence[str]) -> int:
     """Returns 0 on success, 1 where some of what was asked for came out bad, 2 for what the user has to mend.
 
+    Also 1 where another process can't be reached, which may be well again at the next start.
     And `preemption.EXIT_STATUS` after a signal to end, when the same command is to be started again.
     """
     command = argv[1] if len(argv) > 1 else "--help"
@@ -42,13 +45,16 @@ def main(argv: Sequence[str]) -> int:
     logging.getLogger("absl").setLevel(logging.WARNING)  # Beam, TensorFlow and Orbax narrate their insides there
     try:
         return _COMMANDS[command]([f"{argv[0]} {command}", *argv[2:]])
+    except (ConnectionError, TimeoutError) as error:
+        print(f"trainer {command}: {error}", file=sys.stderr)
+        return 1
     except (InputError, schema.ConfigError, flags.Error, FloatingPointError, OSError) as error:
         print(f"trainer {command}: {error}", file=sys.stderr)
         return 2
 
 
 def _train(argv: Sequence[str]) -> int:
-    values = _flags("config", "data", "workdir", "strategy")
+    values = _flags("config", "data", "workdir", "strategy", "cluster")
     flags.DEFINE_list(
         "input_service", [], "HOST:PORT of each `python -m pipeline.serve` that prepares the input.", flag_values=values
     )
@@ -59,9 +65,12 @@ def _train(argv: Sequence[str]) -> int:
     if _parse(values, rest):
         return 0
     _require(values, "config", "data", *([] if values.overfit_one_batch else ["workdir"]))
-    if values.overfit_one_batch and (values.workdir or values.input_service):
-        raise InputError("--overfit_one_batch keeps nothing and reads one batch: leave --workdir and --input_service")
+    if values.overfit_one_batch and (values.workdir or values.input_service or values.coordinator):
+        raise InputError(
+            "--overfit_one_batch keeps nothing and reads one batch: leave --workdir, --input_service and --coordinator"
+        )
     settings = dataclasses.asdict(loading.read(values.config, overrides))
+    worker = _worker(values)
 
     startup.import_tensorflow()
     if values.overfit_one_batch:
@@ -75,6 +84,8 @@ def _train(argv: Sequence[str]) -> int:
             data=values.data,
             workdir=values.workdir,
             strategy=values.strategy,
+            worker=worker,
+            start_timeout_s=values.start_timeout_s,
             input_service=values.input_service,
             **settings,
         )
@@ -87,12 +98,13 @@ def _train(argv: Sequence[str]) -> int:
 
 
 def _evaluate(argv: Sequence[str]) -> int:
-    values = _flags("workdir", "strategy", "checkpoint")
+    values = _flags("workdir", "strategy", "cluster", "checkpoint")
     flags.DEFINE_string("split", "test", "Of the dataset.", flag_values=values)
     flags.DEFINE_string("data", None, "Another dataset with the same classes.", flag_values=values)
     if _parse(values, argv):
         return 0
     _require(values, "workdir")
+    worker = _worker(values)
 
     startup.import_tensorflow()
     from trainer import evaluate
@@ -102,6 +114,8 @@ def _evaluate(argv: Sequence[str]) -> int:
         split=values.split,
         data=values.data,
         strategy=values.strategy,
+        worker=worker,
+        start_timeout_s=values.start_timeout_s,
         checkpoint=values.checkpoint,
     )
     loss = "not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}"
@@ -209,11 +223,33 @@ def _flags(*names: str) -> flags.FlagValues:
     for name in names:
         if name == "strategy":
             flags.DEFINE_enum(name, "one", _STRATEGIES, "Where it runs.", flag_values=values)
+        elif name == "cluster":
+            flags.DEFINE_string("coordinator", None, "Of multi_worker: HOST:PORT of worker 0.", flag_values=values)
+            flags.DEFINE_integer("num_workers", None, "Of multi_worker: how many there are.", flag_values=values)
+            flags.DEFINE_integer(
+                "worker_index", None, "Of multi_worker: which one this is, from 0.", flag_values=values
+            )
+            flags.DEFINE_string("worker_host", None, "How the others reach it, if not by its IP.", flag_values=values)
+            flags.DEFINE_float(
+                "start_timeout_s", rendezvous.START_TIMEOUT_S, "To wait for all workers.", 0, flag_values=values
+            )
         elif name == "checkpoint":
             flags.DEFINE_enum(name, "best", _CHECKPOINTS, "Whose weights, by validation.", flag_values=values)
         else:
             flags.DEFINE_string(name, None, _DESCRIPTIONS[name], flag_values=values)
     return values
+
+
+def _worker(values: flags.FlagValues) -> cluster.Worker | None:
+    """This process's place among several, None for the strategies of one process."""
+    names = ("coordinator", "num_workers", "worker_index")
+    if values.strategy == "multi_worker":
+        given = {name: values[name].value for name in names}
+        return cluster.required(cluster.find(os.environ, **given, host=values.worker_host))
+    for name in (*names, "worker_host"):
+        if values[name].value is not None:
+            raise InputError(f"--{name} is for --strategy=multi_worker, the others have one process")
+    return None
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:

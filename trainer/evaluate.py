@@ -14,9 +14,10 @@ import tqdm
 
 from pipeline import evaluation, storage
 from pipeline import manifest as manifest_lib
-from trainer import checkpoints, history, metrics, model, report, strategies
+from trainer import checkpoints, history, metrics, model, rendezvous, report, strategies
 from trainer import run as run_lib
 from trainer import step as step_lib
+from trainer.cluster import Worker
 
 
 class Sums(NamedTuple):
@@ -91,13 +92,22 @@ def make(
     return evaluate
 
 
-def evaluate(*, workdir: str, split: str, data: str | None, strategy: str, checkpoint: str) -> dict[str, Any]:
-    """Evaluates a checkpoint in `workdir` and writes `workdir/report/`.
+def evaluate(
+    *,
+    workdir: str,
+    split: str,
+    data: str | None,
+    strategy: str,
+    checkpoint: str,
+    worker: Worker | None = None,
+    start_timeout_s: float = rendezvous.START_TIMEOUT_S,
+) -> dict[str, Any]:
+    """Evaluates a checkpoint in `workdir` and writes `workdir/report/`; several workers do a part each.
 
     Args:
       split: of the dataset.
       data: another dataset with the same classes; None is the one that was trained on.
-      strategy: see `strategies.connect`.
+      strategy, worker, start_timeout_s: see `strategies.connect`.
       checkpoint: see `checkpoints.load_weights`.
 
     Returns:
@@ -105,13 +115,14 @@ def evaluate(*, workdir: str, split: str, data: str | None, strategy: str, check
 
     Raises:
       InputError: where the run, the dataset, the split or a shard is missing, or the classes differ.
+      TimeoutError: where not all workers came.
     """
     run = run_lib.load(workdir)
     data = data or run.data
     manifest = manifest_lib.load(data)
     run_lib.check_classes(run, manifest.classes, data)
     manifest_lib.verify(data, manifest, [split])
-    cluster = strategies.connect(strategy)
+    cluster = strategies.connect(strategy, worker=worker, start_timeout_s=start_timeout_s)
     with cluster.strategy.scope():
         net = restore_model(run)
         step, fingerprint = checkpoints.load_weights(workdir, net, which=checkpoint)
@@ -133,6 +144,7 @@ def evaluate(*, workdir: str, split: str, data: str | None, strategy: str, check
         title = f"{manifest.name} {manifest.version}: {split}"
         rows = history.read(workdir)
         report.write_report(storage.join(workdir, "report"), summary, title=title, settings=settings, history=rows)
+    strategies.wait_for_all(cluster)  # whoever leaves first ends the others, the chief in the middle of the report
     return summary
 
 

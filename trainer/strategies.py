@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,6 +10,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from pipeline.errors import InputError
+from trainer import cluster as cluster_lib
+from trainer import rendezvous
 
 NAMES = ("one", "mirrored", "multi_worker", "tpu")
 
@@ -29,14 +31,25 @@ class Cluster(NamedTuple):
         return self.strategy.num_replicas_in_sync // self.num_workers
 
 
-def connect(name: str) -> Cluster:
+def connect(
+    name: str,
+    *,
+    worker: cluster_lib.Worker | None = None,
+    start_timeout_s: float = rendezvous.START_TIMEOUT_S,
+    idle: Callable[[], None] = lambda: None,
+) -> Cluster:
     """Joins the cluster; must come before anything else touches a device.
 
-    `one`: the first GPU or the CPU. `mirrored`: all local GPUs. `multi_worker`: the processes that TF_CONFIG names,
-    this one at its `task` (https://www.tensorflow.org/guide/distributed_training#TF_CONFIG). `tpu`: the local slice.
+    `one`: the first GPU or the CPU. `mirrored`: all local GPUs. `multi_worker`: processes that meet first, see
+    `rendezvous.meet`. `tpu`: the local slice.
+
+    Args:
+      worker: this process's place in it; None has the environment say, see `cluster.find`.
+      start_timeout_s, idle: see `rendezvous.meet`.
 
     Raises:
-      InputError: for an unknown name, or multi_worker without a usable TF_CONFIG.
+      InputError: for an unknown name, or multi_worker without a usable place.
+      TimeoutError: where not all workers came.
     """
     if name == "one":
         device = "/gpu:0" if tf.config.list_physical_devices("GPU") else "/cpu:0"
@@ -44,33 +57,23 @@ def connect(name: str) -> Cluster:
     if name == "mirrored":
         return Cluster(tf.distribute.MirroredStrategy(), 0, 1)
     if name == "multi_worker":
-        worker, num_workers = place(os.environ.get("TF_CONFIG", ""))
-        return Cluster(tf.distribute.MultiWorkerMirroredStrategy(), worker, num_workers)
+        worker = cluster_lib.required(worker or cluster_lib.find(os.environ))
+        logging.info("worker %d of %d, as %s says", worker.index, worker.num_workers, worker.source)
+        addresses = rendezvous.meet(worker, timeout_s=start_timeout_s, idle=idle)
+        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec({"worker": list(addresses)}),
+            task_type="worker",
+            task_id=worker.index,
+            rpc_layer="grpc",
+        )
+        return Cluster(
+            tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver), worker.index, worker.num_workers
+        )
     if name == "tpu":
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="local")
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return Cluster(tf.distribute.TPUStrategy(resolver), 0, 1)
     raise InputError(f"--strategy={name!r}: expected one of {', '.join(NAMES)}")
-
-
-def place(tf_config: str) -> tuple[int, int]:
-    """(index, number of workers) from TF_CONFIG's text; a `chief` counts as worker 0.
-
-    Raises:
-      InputError: where it is empty, not JSON, or names no worker.
-    """
-    example = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
-    if not tf_config:
-        raise InputError(f"--strategy=multi_worker needs the environment variable TF_CONFIG, like {example}")
-    try:
-        config = json.loads(tf_config)
-        chiefs, workers = (len(config["cluster"].get(job, ())) for job in ("chief", "worker"))
-        index = int(config["task"]["index"]) + (chiefs if config["task"]["type"] == "worker" else 0)
-        if config["task"]["type"] not in ("chief", "worker") or not 0 <= index < chiefs + workers:
-            raise ValueError(f"task {config['task']} is not in the cluster")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"TF_CONFIG={tf_config!r} can't be used ({error!r}); expected one like {example}") from error
-    return index, chiefs + workers
 
 
 def check_precision(cluster: Cluster, precision: str) -> None:

@@ -15,7 +15,7 @@ from pipeline import manifest as manifest_lib
 from pipeline import service, training
 from pipeline.augmentations.augment import Augment
 from pipeline.errors import InputError
-from trainer import checkpoints, determinism, features, preemption, schedule, speed, strategies
+from trainer import checkpoints, determinism, features, preemption, rendezvous, schedule, speed, strategies
 from trainer import divergence as divergence_lib
 from trainer import evaluate as evaluate_lib
 from trainer import learner as learner_lib
@@ -24,6 +24,7 @@ from trainer import monitor as monitor_lib
 from trainer import optimizer as optimizer_lib
 from trainer import run as run_lib
 from trainer import step as step_lib
+from trainer.cluster import Worker
 from trainer.progress import Progress
 
 
@@ -48,7 +49,8 @@ class Place(NamedTuple):
         return cls(**{**value, "standing": standing, "losses": tuple(value["losses"])})
 
 
-_SURROUNDINGS = ("data", "workdir", "strategy", "input_service")  # may differ when a run goes on
+# What may differ when a run goes on.
+_SURROUNDINGS = ("data", "workdir", "strategy", "worker", "start_timeout_s", "input_service")
 
 
 def train(
@@ -57,6 +59,8 @@ def train(
     workdir: str,
     strategy: str,
     input_service: Sequence[str],
+    worker: Worker | None = None,
+    start_timeout_s: float = rendezvous.START_TIMEOUT_S,
     seed: int,
     global_batch: int,
     train_split: str,
@@ -84,7 +88,7 @@ def train(
     Args:
       data: the dataset's folder (…/NAME/VERSION).
       workdir: where checkpoints, logs and `run.json` go; all workers must see the same.
-      strategy: see `strategies.connect`.
+      strategy, worker, start_timeout_s: see `strategies.connect`.
       input_service: addresses of `pipeline.serve` processes that prepare the input, none for this one.
       others: the fields of `configs.schema.Config`; each group goes as keywords to the part that it configures.
 
@@ -95,6 +99,7 @@ def train(
     Raises:
       InputError: before the first step, where data, workdir, cluster and settings don't go together.
       divergence.DivergedError: where the loss stops being a number, or spikes.
+      TimeoutError: where not all workers came.
       preemption.Preempted: after a signal to end, with everything saved.
     """
     settings = {name: value for name, value in locals().items() if name not in _SURROUNDINGS}
@@ -111,7 +116,7 @@ def train(
 
     # Where it runs, and what this run is: the same command started again finds itself in the working directory.
     determinism.set_up(deterministic=deterministic)
-    cluster = strategies.connect(strategy)
+    cluster = strategies.connect(strategy, worker=worker, start_timeout_s=start_timeout_s)
     strategies.check_precision(cluster, precision)
     if xla:
         step_lib.check_xla(cluster.strategy)

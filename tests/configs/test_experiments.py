@@ -101,7 +101,7 @@ def test_every_field_of_a_group_is_somebodys_keyword() -> None:
     def keywords(function: Callable[..., object]) -> set[str]:
         return set(inspect.signature(function).parameters)
 
-    assert fields(schema.Config) | {"data", "workdir", "strategy", "input_service"} == keywords(train.train)
+    assert fields(schema.Config) | set(train._SURROUNDINGS) == keywords(train.train)
     assert fields(schema.Model) <= keywords(model.build)
     assert fields(schema.Input) - {"crop_fraction"} <= keywords(training.batches)
     assert fields(schema.Augment) == keywords(augment.Augment)

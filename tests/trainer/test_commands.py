@@ -48,6 +48,13 @@ def test_help_needs_no_tensorflow(arguments: list[str]) -> None:
         (["train", DIGITS, "--data=nowhere", "--workdir=y"], "nowhere holds no finished dataset"),
         (["train", DIGITS, "--data=x", "--workdir=y", "--overfit_one_batch"], "--overfit_one_batch keeps nothing"),
         (["train", DIGITS, "--overfit_one_batch"], "--data must be given"),
+        (["train", DIGITS, "--data=x", "--workdir=y", "--strategy=multi_worker"], "nothing says which worker this is"),
+        (
+            ["train", DIGITS, "--data=x", "--workdir=y", "--strategy=multi_worker", "--coordinator=a:1"],
+            "--num_workers, --worker_index must be given too",
+        ),
+        (["train", DIGITS, "--data=x", "--workdir=y", "--worker_index=0"], "--worker_index is for --strategy="),
+        (["evaluate", "--workdir=x", "--num_workers=2"], "--num_workers is for --strategy=multi_worker"),
         (["find_lr", DIGITS, "--data=x"], "--out must be given"),
         (["find_lr", DIGITS, "--data=x", "--out=y", "--steps=1"], "steps=1"),
         (["find_lr", DIGITS, "--data=nowhere", "--out=y"], "nowhere holds no finished dataset"),
