@@ -1,7 +1,7 @@
 """Files on local disks and in buckets behind one set of functions; a path goes in, bytes or names come out.
 
-Everything goes through fsspec, so `gs://…`, `s3://…` or `memory://…` work wherever its driver is installed. What has to
-happen once, or only if nobody else was quicker, is in `versions`.
+Everything goes through fsspec, so `s3://…` or `memory://…` work wherever their drivers are installed; gs:// has one of
+ours. What has to happen once, or only if nobody else was quicker, is in `versions`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
@@ -21,7 +22,7 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import buckets
+from pipeline import bucket_files, buckets
 
 _COPY_BYTES = 16 << 20
 
@@ -39,6 +40,8 @@ def _resolve(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The driver and the path as it wants it; local names may hold `::`, which fsspec would read as a chain."""
     if "://" not in path:
         return LocalFileSystem(), os.path.abspath(path)
+    if buckets.holds(path):
+        return bucket_files.BucketFiles(), path
     # A cached listing still shows what another job has deleted, and does not show what it has written.
     filesystem, name = fsspec.core.url_to_fs(path, use_listings_cache=False)
     return filesystem, name
@@ -86,6 +89,11 @@ def whole_file(path: str, scratch: str = "") -> Iterator[IO[bytes]]:
     folders above it created. In a bucket an object appears when its upload is complete.
     """
     filesystem, name = _resolve(path)
+    if buckets.holds(path):
+        with tempfile.TemporaryFile() as stream:
+            yield stream
+            buckets.upload(path, stream)
+        return
     if not isinstance(filesystem, LocalFileSystem):
         with open_file(path, "wb") as stream:
             try:
@@ -99,7 +107,7 @@ def whole_file(path: str, scratch: str = "") -> Iterator[IO[bytes]]:
     folder = local_name(scratch) if scratch else os.path.dirname(name)
     partial = os.path.join(folder, f".{uuid.uuid4().hex}.partial")  # the name itself may be as long as names can be
     try:
-        with open(partial, "xb") as stream:
+        with open(partial, "x+b") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -267,9 +275,15 @@ def copy(source: str, target: str) -> None:
     """Copies one file; inside Google Cloud Storage no byte leaves it."""
     if buckets.holds(source) and buckets.holds(target):
         buckets.copy(source, target)
-        return
-    with open_file(source) as reader, whole_file(target) as writer:
-        shutil.copyfileobj(reader, writer, _COPY_BYTES)
+    elif buckets.holds(source):
+        with whole_file(target) as writer:
+            buckets.download(source, writer)
+    elif buckets.holds(target):
+        with open_file(source) as reader:
+            buckets.upload(target, reader)
+    else:
+        with open_file(source) as reader, whole_file(target) as writer:
+            shutil.copyfileobj(reader, writer, _COPY_BYTES)
 
 
 def link_or_copy(source: str, target: str) -> None:

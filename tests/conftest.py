@@ -1,15 +1,18 @@
-"""What tests of several folders share: real digits as class folders, and a dataset prepared from them once."""
+"""What tests of several folders share: real digits as class folders, a dataset prepared from them once, a bucket."""
 
 from __future__ import annotations
 
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+
+from pipeline import bucket_client
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -44,3 +47,32 @@ def digits(digit_folders: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
     command = [sys.executable, "-m", "preprocess", f"--input={digit_folders}", f"--output={output}", "--name=digits"]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=120)
     return str(output / "digits" / "1.0.0")
+
+
+@pytest.fixture
+def serve_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Starts a process that answers as Google Cloud Storage does, `serve_bucket("--failures=0.1")` with failures.
+
+    This process and those it starts use it; what the clients remember of an earlier one is dropped.
+    """
+    pytest.importorskip("google.cloud.storage", reason="needs google-cloud-storage, of the extra gcp")
+    started = []
+
+    def serve(*arguments: str) -> str:
+        script = str(REPOSITORY / "tests/preprocess/gcs_server.py")
+        server = subprocess.Popen([sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True)
+        started.append(server)
+        assert server.stdout is not None
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.stdout.readline().strip())
+        bucket_client.client.cache_clear()
+        return "gs://bucket"
+
+    yield serve
+    for server in started:
+        server.kill()
+        server.communicate()
+
+
+@pytest.fixture
+def bucket(serve_bucket: Callable[..., str]) -> str:
+    return serve_bucket()

@@ -1,10 +1,11 @@
 """Google Cloud Storage's JSON API, as much of it as its Python clients use, in a process of its own that forgets all.
 
-    python tests/preprocess/gcs_server.py [--failures=0.05 --seed=1]
+    python tests/preprocess/gcs_server.py [--failures=0.05 --cuts=0.05 --flips=0.05 --seed=1]
 
-prints its address, for STORAGE_EMULATOR_HOST. Buckets exist when they are named. Generations and preconditions are as
-in the service; with --failures some requests are answered 503, half of these after they took effect, as if the answer
-got lost.
+prints its address, for STORAGE_EMULATOR_HOST. Buckets exist when they are named. Generations, preconditions and
+checksums are as in the service. Shares of all requests go wrong: --failures are answered 503, half of them after they
+took effect, as if the answer got lost; of downloads, --cuts arrive shortened, half of them without a sign of it, and
+--flips with a flipped bit. ADDRESS/faults says how many there were.
 https://cloud.google.com/storage/docs/json_api/v1
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import collections
 import dataclasses
 import hashlib
 import http.server
@@ -23,7 +25,7 @@ import struct
 import threading
 import time
 import urllib.parse
-from typing import Any
+from typing import Any, ClassVar
 
 import google_crc32c
 
@@ -52,25 +54,31 @@ class Service:
         self.lock = threading.RLock()
         self.objects: dict[tuple[str, str], Stored] = {}
         self.uploads: dict[str, tuple[str, str, dict[str, str], bytearray]] = {}
+        self.finished: dict[str, dict[str, Any]] = {}
         self.generations = itertools.count(1_700_000_000_000_000)
 
     def check(self, bucket: str, name: str, query: dict[str, str]) -> Stored | None:
         stored = self.objects.get((bucket, name))
         wanted = query.get("ifGenerationMatch")
         if wanted is not None and int(wanted) != (stored.generation if stored else 0):
-            if stored is None and int(wanted):
-                raise Failed(404, "No such object")
             raise Failed(412, "At least one of the pre-conditions you specified did not hold.")
         return stored
 
     def get(self, bucket: str, name: str, query: dict[str, str]) -> Stored:
-        stored = self.check(bucket, name, query)
+        stored = self.objects.get((bucket, name))
         if stored is None or query.get("generation", str(stored.generation)) != str(stored.generation):
             raise Failed(404, f"No such object: {bucket}/{name}")
+        self.check(bucket, name, query)
         return stored
 
-    def put(self, bucket: str, name: str, data: bytes, query: dict[str, str]) -> dict[str, Any]:
+    def put(
+        self, bucket: str, name: str, data: bytes, query: dict[str, str], sums: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """`sums` are what the client says of the content: crc32c and md5Hash, in base64."""
         self.check(bucket, name, query)
+        for kind, value in checksums(data).items():
+            if (sums or {}).get(kind, value) != value:
+                raise Failed(400, f"Provided {kind} hash does not match calculated hash {value}.")
         self.objects[bucket, name] = Stored(data, next(self.generations))
         return self.resource(bucket, name)
 
@@ -80,7 +88,6 @@ class Service:
 
     def resource(self, bucket: str, name: str) -> dict[str, Any]:
         stored = self.objects[bucket, name]
-        crc = struct.pack(">I", google_crc32c.value(stored.data))
         return {
             "kind": "storage#object",
             "bucket": bucket,
@@ -89,8 +96,7 @@ class Service:
             "generation": str(stored.generation),
             "metageneration": "1",
             "size": str(len(stored.data)),
-            "crc32c": base64.b64encode(crc).decode(),
-            "md5Hash": base64.b64encode(hashlib.md5(stored.data).digest()).decode(),
+            **checksums(stored.data),
             "contentType": "application/octet-stream",
             "storageClass": "STANDARD",
             "timeCreated": "2026-01-01T00:00:00.000Z",
@@ -100,18 +106,28 @@ class Service:
     def list(self, bucket: str, query: dict[str, str]) -> dict[str, Any]:
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         start, limit = query.get("pageToken", ""), int(query.get("maxResults", "1000"))
-        names, prefixes = [], set()
+        found: dict[str, bool] = {}  # whether it is an object; else a prefix, which stands for all behind it
         for of_bucket, name in sorted(self.objects):
-            if of_bucket == bucket and name.startswith(prefix) and name > start:
-                rest = name[len(prefix) :]
-                if delimiter and delimiter in rest:
-                    prefixes.add(prefix + rest.partition(delimiter)[0] + delimiter)
-                else:
-                    names.append(name)
-        page = {"kind": "storage#objects", "items": [self.resource(bucket, name) for name in names[:limit]]}
+            if of_bucket == bucket and name.startswith(prefix):
+                first, mark, _ = name[len(prefix) :].partition(delimiter or "\0")
+                found.setdefault(prefix + first + mark, not mark)
+        names = [name for name in found if name > start]
+        page: dict[str, Any] = {"kind": "storage#objects"}
+        if items := [self.resource(bucket, name) for name in names[:limit] if found[name]]:
+            page["items"] = items
+        if prefixes := [name for name in names[:limit] if not found[name]]:
+            page["prefixes"] = prefixes
         if len(names) > limit:
             page["nextPageToken"] = names[limit - 1]
-        return {**page, "prefixes": sorted(prefixes)}
+        return page
+
+
+def checksums(data: bytes) -> dict[str, str]:
+    sums = {
+        "crc32c": struct.pack(">I", google_crc32c.value(data)),
+        "md5Hash": hashlib.md5(data).digest(),
+    }
+    return {kind: base64.b64encode(value).decode() for kind, value in sums.items()}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -119,7 +135,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     wbufsize = 1 << 16  # headers and body in one packet, else each answer waits 40 ms for an acknowledgement
     service = Service()
     chance = random.Random(0)
-    failures = 0.0
+    faults: ClassVar[collections.Counter[str]] = collections.Counter()
+    failures = cuts = flips = 0.0
     copy_s = 0.0
 
     def log_message(self, *_: object) -> None:
@@ -127,11 +144,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self._body()
+        if self.path == "/faults":
+            self._answer(200, dict(self.faults))
+            return
         if "/rewriteTo/" in self.path:
             time.sleep(self.copy_s)
         with self.service.lock:
-            fails = self.failures and self.chance.random() < self.failures
-            if fails and self.chance.random() < 0.5:
+            self.faults["requests"] += 1
+            failure = self._fault(self.failures, "503 before", "503 after")
+            if failure == "503 before":
                 self._answer(503, {"error": {"code": 503, "message": "injected, and nothing was done"}})
                 return
             try:
@@ -139,10 +160,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             except Failed as error:
                 status, headers = error.status, {}
                 answer = {"error": {"code": error.status, "message": str(error)}}
-            if fails:
+            if failure:
                 status, headers = 503, {}
                 answer = {"error": {"code": 503, "message": "injected, after it was done"}}
         self._answer(status, answer, headers)
+
+    def _fault(self, share: float, *kinds: str) -> str:
+        """One of `kinds` for that share of all calls, else ""."""
+        if not share or self.chance.random() >= share:
+            return ""
+        kind = self.chance.choice(kinds)
+        self.faults[kind] += 1
+        return kind
 
     do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815  # http.server's names
 
@@ -158,12 +187,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, status: int, answer: Any, headers: dict[str, str] | None = None) -> None:
         data = answer if isinstance(answer, bytes) else b"" if answer is None else json.dumps(answer).encode()
+        announced = len(data)
+        if self.command == "GET" and status < 300 and data and self.path != "/faults":
+            # Of JSON there is no checksum, only TLS keeps it whole: where it is cut, that shows.
+            cut = self._fault(self.cuts, "cut", *(["cut unseen"] if isinstance(answer, bytes) else []))
+            data = data[: len(data) // 2] if cut else data
+            announced = len(data) if cut == "cut unseen" else announced
+            if isinstance(answer, bytes) and data and self._fault(self.flips, "flip"):
+                place = self.chance.randrange(len(data))
+                data = data[:place] + bytes([data[place] ^ 1 << self.chance.randrange(8)]) + data[place + 1 :]
+            self.close_connection = self.close_connection or bool(cut)
         self.send_response(status)
         for key, value in (headers or {}).items():
             self.send_header(key, value)
         if not isinstance(answer, bytes):
             self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(announced))
         self.end_headers()
         self.wfile.write(data)
 
@@ -172,6 +211,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
         found = _OBJECTS.fullmatch(url.path)
         if found is None:
+            if self.command == "POST" and url.path == "/storage/v1/b":
+                return 200, {"kind": "storage#bucket", "name": json.loads(body)["name"]}, {}
             if bucket := _BUCKET.fullmatch(url.path):
                 return 200, {"kind": "storage#bucket", "name": bucket[1], "id": bucket[1], "location": "US"}, {}
             raise Failed(404, f"not served here: {self.command} {self.path}")
@@ -202,6 +243,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "Content-Type": "application/octet-stream",
             "X-Goog-Hash": f"crc32c={resource['crc32c']},md5={resource['md5Hash']}",
             "X-Goog-Generation": resource["generation"],
+            "X-Goog-Stored-Content-Length": resource["size"],
         }
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if not wanted:
@@ -223,11 +265,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             parts = body.split(mark)[1:3]
             end = b"\r\n" if parts[0].startswith(b"\r\n") else b"\n"  # the one client's, or the other's
             about, data = (part.split(2 * end, 1)[1].removesuffix(end) for part in parts)
-            return 200, self.service.put(bucket, json.loads(about)["name"], data, query), {}
+            said = json.loads(about)
+            return 200, self.service.put(bucket, said["name"], data, query, said), {}
         upload = str(next(self.service.generations))
         name = query.get("name") or json.loads(body)["name"]
-        self.service.uploads[upload] = (bucket, name, query, bytearray())
         self.service.check(bucket, name, query)
+        self.service.uploads[upload] = (bucket, name, query, bytearray())
         host = self.headers["Host"]
         location = f"http://{host}/upload/storage/v1/b/{bucket}/o?uploadType=resumable&upload_id={upload}"
         return 200, None, {"Location": location}
@@ -235,6 +278,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _continue_upload(self, upload: str, body: bytes) -> tuple[int, Any, dict[str, str]]:
         if upload not in self.service.uploads:
             raise Failed(404, "no such upload")
+        if upload in self.service.finished:  # whose answer got lost
+            return 200, self.service.finished[upload], {}
         bucket, name, query, held = self.service.uploads[upload]
         if self.command == "DELETE":
             del self.service.uploads[upload]
@@ -244,7 +289,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             first = int(span.partition("-")[0])
             held[first:] = body
         if total != "*" and int(total) == len(held):
-            return 200, self.service.put(bucket, name, bytes(held), query), {}
+            said = dict(pair.split("=", 1) for pair in self.headers.get("X-Goog-Hash", "").split(",") if pair)
+            self.service.finished[upload] = self.service.put(bucket, name, bytes(held), query, said)
+            return 200, self.service.finished[upload], {}
         return 308, None, {"Range": f"bytes=0-{len(held) - 1}"} if held else {}
 
 
@@ -257,12 +304,14 @@ class Server(http.server.ThreadingHTTPServer):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--failures", type=float, default=0.0)
+    for name in ("failures", "cuts", "flips"):
+        parser.add_argument(f"--{name}", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--copy_s", type=float, default=0.0, help="how long copying one object takes")
     given = parser.parse_args()
     Handler.copy_s = given.copy_s
-    Handler.failures, Handler.chance = given.failures, random.Random(given.seed)
+    Handler.failures, Handler.cuts, Handler.flips = given.failures, given.cuts, given.flips
+    Handler.chance = random.Random(given.seed)
     server = Server(("127.0.0.1", 0), Handler)
     print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
     server.serve_forever()
