@@ -27,6 +27,7 @@ class Batches:
 
         Raises:
           InputError: naming the shard or the image that can't be read.
+          ConnectionError: naming the shard, where its bucket can't be reached.
         """
         try:
             yield from self.dataset
@@ -47,7 +48,7 @@ def path(opener: shards.Opener, number: tf.Tensor, following: tf.Tensor) -> tf.T
     def opened(number: int, following: int) -> bytes:
         try:
             found = opener.open(number)
-        except InputError:  # kept by the opener; no file of this name is TensorFlow's own error, and a shorter one
+        except (InputError, ConnectionError):  # kept by the opener; TensorFlow's own error, of no file, is shorter
             return b""
         if following >= 0:
             opener.expect([following])

@@ -19,7 +19,7 @@ _AGAIN = "prepare the dataset again with --overwrite"
 class Opener(Protocol):
     """As much of `shards.Opener` as is asked here."""
 
-    failure: InputError | None
+    failure: InputError | ConnectionError | None
     decoded: bool
 
     def recent(self) -> list[tuple[str, Shard]]: ...

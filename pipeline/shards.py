@@ -61,7 +61,7 @@ class Opener:
         decoded: bool = False,
         open_at_once: int = 16,
     ) -> None:
-        self.failure: InputError | None = None  # the first one; TensorFlow makes an UnknownError of it
+        self.failure: InputError | ConnectionError | None = None  # the first; TensorFlow makes an UnknownError of it
         self.shards = tuple(shards)
         self.decoded = decoded
         self._ahead = AHEAD
@@ -104,6 +104,7 @@ class Opener:
 
         Raises:
           InputError: naming the shard, what was found and what was expected.
+          ConnectionError: where its bucket can't be reached.
           ValueError: after `close`, where the shard would have to be fetched.
         """
         index = int(index)
@@ -115,7 +116,7 @@ class Opener:
         try:
             held = future.result() if future else None
             held = held or self._wait_for_room(index)
-        except InputError as error:  # of the errors here the only one that a person can do something about
+        except (InputError, ConnectionError) as error:  # of the errors here those that a person can do something about
             self.failure = self.failure or error
             raise
         self._hold(index, held)

@@ -15,13 +15,13 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import IO
 
-from pipeline import storage
+from pipeline import buckets, storage
 from pipeline.errors import InputError
 from pipeline.local_cache import Held, LocalCache
 from pipeline.manifest import Shard
 
 PART_BYTES = 32 << 20  # of one request: long enough to hide a bucket's latency, and repeated alone where it fails
-# Before each further try of a request that failed. Drivers for buckets try for about as long themselves.
+# Before each further try of a request that failed.
 _BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _ATTEMPTS = 3  # at a whole shard, where all requests succeed and their bytes are not those of the manifest
 _PASSING = (408, 425, 429)  # of HTTP's 4xx, those that a later try may not get again
@@ -139,6 +139,7 @@ def fetch(path: str, shard: Shard, shards: Sequence[Shard], stream: IO[bytes], c
 
     Raises:
       InputError: where it is missing, can't be had for about half a minute, or is not what the manifest says.
+      ConnectionError: where a bucket can't be reached.
     """
     for _ in range(_ATTEMPTS):
         digest, size = hashlib.sha256(), 0
@@ -173,6 +174,8 @@ def _read_part(path: str, start_byte: int, limit_bytes: int, closed: Closed) -> 
         except FileNotFoundError:
             raise _missing(path) from None
         except Exception as error:  # drivers raise what their libraries raise, aiohttp's and requests' among them
+            if buckets.holds(path) and isinstance(error, ConnectionError):  # was tried again all the time
+                raise
             if backoff_s is None or _is_final(error):
                 raise InputError(
                     f"shard {path} can't be fetched ({type(error).__name__}: {error}): "

@@ -81,7 +81,10 @@ _SWITCHES = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit status: 0, 2 for input that cannot be used (one line on stderr), 130 when interrupted."""
+    """Returns the exit status: 0, or with one line on stderr 2 for input that cannot be used, 130 when interrupted.
+
+    And 1 where a bucket cannot be reached, which may be well again later.
+    """
     values = _flags()
     try:
         rest = values(argv)[1:]
@@ -94,6 +97,9 @@ def main(argv: Sequence[str]) -> int:
     except (InputError, flags.Error) as error:
         print(f"error: {error}".replace("\n", " "), file=sys.stderr)
         return 2
+    except ConnectionError as error:
+        print(f"error: {error}; run the same command again".replace("\n", " "), file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; the same command clears what is unfinished and starts again", file=sys.stderr)
         return 130

@@ -19,6 +19,7 @@ from preprocess import progress
 
 # Worker processes send errors as text, with the whole traceback; in this process the exception itself arrives.
 _ERROR_IN_TEXT = re.compile(rf"{re.escape(InputError.__module__)}\.{InputError.__qualname__}: (.*)")
+_UNREACHABLE = re.compile(r"\bConnectionError: (gs://.*)")
 _WORKER_DIED = "Channel closed prematurely"  # how Beam's local runner says it
 _ANSWER_TIMEOUT_S = 10.0
 _WHILE_RUNNING = re.compile(r" \[while running '[^']*'\]$")
@@ -57,6 +58,7 @@ def run(pipeline: beam.Pipeline) -> PipelineResult:
 
     Raises:
       InputError: where a step of the job raised one, in whatever process or machine.
+      ConnectionError: likewise, where a bucket can't be reached.
     """
     for name in ("apache_beam.runners.common", "apache_beam.runners.worker.sdk_worker"):
         logging.getLogger(name).addFilter(_is_unexpected)
@@ -66,6 +68,8 @@ def run(pipeline: beam.Pipeline) -> PipelineResult:
     except Exception as error:
         if message := _input_error(error):
             raise InputError(message) from error
+        if message := _connection_error(error):
+            raise ConnectionError(message) from error
         if _WORKER_DIED in str(error):
             raise InputError(
                 "a worker process ended in the middle of the job, killed or out of memory: run the same command again, "
@@ -103,13 +107,20 @@ def parse_options(beam_args: str) -> PipelineOptions:
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
     """Drops Beam's own tracebacks of errors that are reported as one line."""
-    if record.exc_info and isinstance(record.exc_info[1], InputError):
+    if record.exc_info and isinstance(record.exc_info[1], InputError | ConnectionError):
         return False
-    return not _ERROR_IN_TEXT.search(record.getMessage())
+    return not (_ERROR_IN_TEXT.search(record.getMessage()) or _UNREACHABLE.search(record.getMessage()))
 
 
 def _input_error(error: BaseException) -> str:
     if isinstance(error, InputError):
         return _WHILE_RUNNING.sub("", str(error))
     found = _ERROR_IN_TEXT.findall(str(error))
+    return _WHILE_RUNNING.sub("", found[-1].strip()) if found else ""
+
+
+def _connection_error(error: BaseException) -> str:
+    if isinstance(error, ConnectionError):
+        return _WHILE_RUNNING.sub("", str(error))
+    found = _UNREACHABLE.findall(str(error))
     return _WHILE_RUNNING.sub("", found[-1].strip()) if found else ""

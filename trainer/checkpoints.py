@@ -153,6 +153,9 @@ def _load_sound(
 
     Returns:
       Its about.json, None where there is no checkpoint.
+
+    Raises:
+      ConnectionError: where a bucket can't be reached.
     """
     tried: dict[files.Name, str] = {}
     # Looked up anew each time: a running training deletes checkpoints, and has made newer ones then.
@@ -163,6 +166,8 @@ def _load_sound(
             about = files.read_about(workdir, name)
             with files.verified(workdir, name, about) as prefix:
                 _load(load, prefix, about, path)
+        except ConnectionError:  # says nothing about the checkpoint
+            raise
         except (files.DamageError, OSError) as error:
             tried[name] = str(error)
             if name in files.names(workdir):

@@ -71,6 +71,8 @@ def _predict_batch(model: keras.Model, run: run_lib.Run, files: Sequence[str]) -
             pixels.append(prepare(storage.read_bytes(file), run))
         except images.ImageError as error:
             errors[file] = f"{error}. {images.REASONS[error.code]}"
+        except ConnectionError:  # of the bucket, and so of all that would follow
+            raise
         except OSError as error:
             errors[file] = f"unreadable: {error}"
     probabilities = iter(tf.nn.softmax(model(tf.stack(pixels), training=False)).numpy() if pixels else ())
