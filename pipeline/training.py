@@ -63,7 +63,8 @@ def batches(
       example's place in the sequence of all is the same whoever reads it, and seeds what is random about it.
 
     Raises:
-      InputError: where workers, streams and global batch don't divide, or the cache can't be had.
+      InputError: where workers don't divide the global batch, or the streams of a batch that is mixed, or the cache
+        can't be had.
     """
     augment = augment or Augment()
     plan = make_plan(
@@ -74,7 +75,12 @@ def batches(
         sampling=sampling,
         mixes=augment.mixes,
     )
-    own = order.for_worker(plan.streams, worker=worker, num_workers=num_workers)
+    own, taken = order.share(plan, worker=worker, num_workers=num_workers)
+    if augment.mixes and len(taken) % plan.block:
+        raise InputError(
+            f"mixup and cutmix find an example's partner in its block, and {num_workers} workers can't share "
+            f"{len(plan.streams)} of them equally: leave both 0, or use a number of workers that divides it"
+        )
     if host and (cache == "disk" or cache_dir is not None or cache_gib is not None):
         raise InputError(
             "an input service keeps nothing on disk: leave input.cache_dir and input.cache_gib None, and choose "
@@ -117,8 +123,7 @@ def batches(
 
     examples = _examples(manifest, split, plan, own, reader, seed=seed, sampling=sampling, start_step=start_step)
     dataset = (
-        examples.prefetch(global_batch // num_workers)  # reading goes on while the cores decode
-        .enumerate()
+        _taken(examples.prefetch(global_batch // num_workers).enumerate(), plan, own, taken)  # read while cores decode
         .map(prepare, num_parallel_calls=cores, deterministic=True)
         .batch(global_batch // num_workers, drop_remainder=True)
     )
@@ -140,15 +145,31 @@ def sample_ids(
     start_step: int | tf.Tensor = 0,
     worker: int = 0,
     num_workers: int = 1,
+    cache_dir: str | None = None,
+    cache_gib: float | None = None,
 ) -> tf.data.Dataset:
-    """The `id` of every example that `batches` would give, string [batch]; for tests and audits, without decoding."""
+    """The `id` of every example that `batches` would give, string [batch]; for tests and audits, without decoding.
+
+    Shards on a local disk are not verified; others pass through the cache of these settings, as in `batches`.
+    """
     plan = make_plan(
         manifest, split=split, global_batch=global_batch, shuffle_mib=shuffle_mib, sampling=sampling, mixes=mixes
     )
-    own = order.for_worker(plan.streams, worker=worker, num_workers=num_workers)
-    reader = _reader("none", directory, manifest, split, None, plan.numbers(own))
+    own, taken = order.share(plan, worker=worker, num_workers=num_workers)
+    opener = None
+    if not storage.is_local(directory):
+        cache_bytes = None if cache_gib is None else int(cache_gib * 2**30)
+        opener = shards.Opener(
+            directory,
+            manifest.split(split).shards,
+            cache_dir=cache_dir,
+            cache_bytes=cache_bytes,
+            open_at_once=len(own),
+        )
+    reader = _reader("none", directory, manifest, split, opener, plan.numbers(own))
     examples = _examples(manifest, split, plan, own, reader, seed=seed, sampling=sampling, start_step=start_step)
-    ids = examples.map(parallel.as_it_is(lambda example: reader.feature(example, "id")))
+    examples = _taken(examples.enumerate(), plan, own, taken)
+    ids = examples.map(parallel.as_it_is(lambda index, example: reader.feature(example, "id")))
     return ids.batch(global_batch // num_workers, drop_remainder=True).with_options(parallel.options())
 
 
@@ -228,6 +249,21 @@ def _examples(
         start_step=start_step,
         copies=None if sampling == "none" else copies,
     )
+
+
+def _taken(
+    examples: tf.data.Dataset, plan: order.Plan, own: Sequence[order.Stream], taken: range
+) -> tf.data.Dataset:
+    """Of (index, example), what this worker takes of each step; see `order.share`."""
+    in_step = plan.block * len(own)
+    if len(taken) == in_step:
+        return examples
+
+    @parallel.as_it_is
+    def is_taken(index: tf.Tensor, example: Any) -> tf.Tensor:
+        return (index % in_step >= taken.start) & (index % in_step < taken.stop)
+
+    return examples.filter(is_taken)
 
 
 def place_of(index: tf.Tensor, plan: order.Plan, own: Sequence[order.Stream], *, start_step: int) -> tf.Tensor:

@@ -159,5 +159,6 @@ def batch_ids(data: str, manifest: manifest_lib.Manifest, settings: Mapping[str,
         sampling=settings["input"]["sampling"],
         mixes=Augment(**settings["augment"]).mixes,
         start_step=step - 1,
+        **{name: settings["input"][name] for name in ("cache_dir", "cache_gib")},
     )
     return [name.decode() for name in next(iter(ids)).numpy()]

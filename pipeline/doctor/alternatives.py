@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from pipeline import cache as cache_lib
-from pipeline import images, reading, records
+from pipeline import images, reading, records, storage
 from pipeline.doctor import stages
 from pipeline.doctor.advice import Alternative
 from pipeline.doctor.subject import Subject
@@ -94,12 +95,18 @@ def _allowed(subject: Subject, cache: str) -> bool:
     return True
 
 
+def _serialized(files: Sequence[str]) -> Iterator[bytes]:
+    for file in files:
+        with storage.open_file(file) as opened:
+            yield from records.read_framed(opened)
+
+
 def store_smaller(files: Sequence[str], path: str, manifest: Manifest, side: int) -> int:
     """Writes the first examples to one shard as preparation would with `--shorter_side`; 0 where it changes nothing."""
     storing = images.Storing(**{**manifest.settings["storing"], "shorter_side": side})
     count = changed = 0
     with pathlib.Path(path).open("wb") as stream:
-        for serialized in tf.data.TFRecordDataset(list(files)).take(_SCALED_DOWN).as_numpy_iterator():
+        for serialized in itertools.islice(_serialized(files), _SCALED_DOWN):
             found: Any = records.features(serialized)  # bytes or integers, by the field
             stored = images.standardize(found["image"][0], storing)
             texts = (found[name][0].decode("utf-8", "surrogateescape") for name in ("id", "file", "group"))
