@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator
 from typing import cast
 
 import fsspec
+import google_crc32c
 
-from pipeline import storage
+from pipeline import buckets, storage
 from pipeline.errors import InputError
 from preprocess.inputs import reading, rows
 from preprocess.inputs.source import (
@@ -31,6 +32,7 @@ from preprocess.inputs.source import (
 
 # Read and parsed by a worker at once: about a second's work, 100,000 rows.
 _PIECE_BYTES = 8 << 20
+_READS = 3  # of a piece that arrives otherwise than it was surveyed
 # More different values mean that a column holds something else, and they would have to travel to every worker.
 _MAX_CLASSES = 100_000
 _MAX_SPLITS = 100
@@ -46,23 +48,31 @@ class Listing:
     splits: tuple[str, ...]
     header: tuple[str, ...]  # of a CSV, our names for its columns, "" for others; () for JSONL
     class_names: tuple[str, ...]
-    spans: tuple[tuple[int, int, int], ...]  # first byte, the byte after the last, lines before it
+    spans: tuple[tuple[int, int, int, int], ...]  # first byte, the byte after the last, lines before it, CRC32C
 
     @property
     def folder(self) -> str:
         return self.address.rpartition("/")[0]
 
     def pieces(self) -> list[str]:
-        return [f"{start}-{end}-{line}" for start, end, line in self.spans]
+        return ["-".join(map(str, span)) for span in self.spans]
 
     def classes(self) -> Classes:
         return Classes(self.class_names, ())
 
     def sources(self, piece: str) -> Iterator[Source | Rejected | Hidden]:
-        start, end, line = map(int, piece.split("-"))
-        lines = rows.Lines(io.BytesIO(storage.read_part(self.address, start, end - start)), line)
+        start, end, line, crc32c = map(int, piece.split("-"))
+        lines = rows.Lines(io.BytesIO(self._read(start, end, crc32c)), line)
         for number, row in rows.read_rows(lines, rows.delimiter_of(self.address), self.header):
             yield self._source(number, row)
+
+    def _read(self, start: int, end: int, crc32c: int) -> bytes:
+        """Raises InputError where the bytes are not those that were surveyed; a bucket can't check a part by itself."""
+        for _ in range(_READS):
+            data = storage.read_part(self.address, start, end - start)
+            if google_crc32c.value(data) == crc32c:
+                return data
+        raise InputError(f"--input={self.address} changed while the dataset was being prepared: run again")
 
     def _source(self, line: int, row: rows.Row) -> Source | Rejected:
         """One row, its path normalized, so that the same file has the same name however it is written."""
@@ -139,6 +149,7 @@ def _survey(address: str, index: int, stream: io.BufferedReader, keep_splits: bo
         raise InputError(f"--input={address}: {error}") from None
     seen: dict[str, set[str]] = {"label": set(), "split": set(), "group": set()}
     spans = []
+    lines.crc32c = 0  # the header is behind
     start, before, usable, problem = lines.bytes, lines.lines, False, ""
     for number, row in rows.read_rows(lines, delimiter, header):
         if isinstance(row, str):
@@ -148,10 +159,10 @@ def _survey(address: str, index: int, stream: io.BufferedReader, keep_splits: bo
             problem = problem or f"line {number:,}, where one of them is empty"
             _note(address, row, seen, keep_splits)
         if lines.bytes - start >= _PIECE_BYTES:
-            spans.append((start, lines.bytes, before))
-            start, before = lines.bytes, lines.lines
+            spans.append((start, lines.bytes, before, lines.crc32c))
+            start, before, lines.crc32c = lines.bytes, lines.lines, 0
     if lines.bytes > start:
-        spans.append((start, lines.bytes, before))
+        spans.append((start, lines.bytes, before, lines.crc32c))
     if not usable:
         found = f", but begins with {problem}" if problem else ""
         raise InputError(f"--input={address} holds no row with {rows.WANTED}{found}")
@@ -192,7 +203,7 @@ def _driver(scheme: str) -> bool:
 
 def _is_known(path: str) -> bool:
     """Raises ImportError where a driver is known and not installed."""
-    return _driver(path.partition("://")[0])
+    return buckets.holds(path) or _driver(path.partition("://")[0])
 
 
 def _is_text(value: str) -> bool:

@@ -8,6 +8,8 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 
+import google_crc32c
+
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 WANTED = "a path (or file, file_name) and a label (or class, class_name)"
 _NAMES = {
@@ -32,12 +34,14 @@ class Lines:
     def __init__(self, stream: Iterable[bytes], lines_before: int) -> None:
         self.bytes = 0
         self.lines = lines_before
+        self.crc32c = 0  # of the bytes since somebody set it to 0
         self._stream = stream
 
     def __iter__(self) -> Iterator[str]:
         for line in self._stream:
             text = line.removeprefix(_BOM) if not self.lines else line
             self.bytes += len(line)
+            self.crc32c = google_crc32c.extend(self.crc32c, line)
             self.lines += 1
             yield text.decode("utf-8", "surrogateescape")
 
