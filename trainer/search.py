@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipeline import startup
+from pipeline import startup, storage
 from pipeline.errors import InputError
 from trainer import search_space
 from trainer.search_space import Parameter
@@ -84,6 +84,8 @@ def run(
         raise InputError(f"--trials={trials}: expected at least 1")
     if oracle not in ORACLES:
         raise InputError(f"--oracle={oracle!r}: expected one of {', '.join(ORACLES)}")
+    if not storage.is_local(out):
+        raise InputError(f"--out={out}: trials lock files there, so it has to be a folder on a local disk")
     root = pathlib.Path(out)
     root.mkdir(parents=True, exist_ok=True)
     _claim(root, {"config": config, "overrides": list(overrides), "data": data, "space": list(space), "metric": metric})
