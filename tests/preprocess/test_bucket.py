@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline import storage, versions
+from preprocess.inputs import listing, open_inputs, reading
 from tests.preprocess.folders import Outcome, make_folders
 from tests.preprocess.test_publish import assert_whole, contents
 
@@ -57,6 +58,24 @@ def test_an_upload_that_fails_leaves_no_object(bucket: str, size: int) -> None:
     assert not storage.exists(f"{bucket}/x")
     storage.write_bytes(f"{bucket}/x", b"\r\n" * size)
     assert storage.read_bytes(f"{bucket}/x") == b"\r\n" * size
+
+
+def test_parts_are_checked_as_well(
+    serve_bucket: Callable[..., str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "_PIECE_BYTES", 400)
+    monkeypatch.setattr(reading, "_AHEAD_BYTES", 100)
+    bucket = serve_bucket("--flips=0.2")
+    rows = "path,label\n" + "".join(f"photos/{number:03}.png,{number % 3}\n" for number in range(100))
+    (tmp_path / "all.csv").write_text(rows)
+    storage.copy(str(tmp_path / "all.csv"), f"{bucket}/all.csv")
+    (there,), (here,) = open_inputs([f"{bucket}/all.csv"]), open_inputs([str(tmp_path / "all.csv")])
+    assert there.pieces() == here.pieces()
+    assert len(there.pieces()) == 5
+    for piece in there.pieces():
+        assert list(there.sources(piece)) == list(here.sources(piece))
+    paths = [f"{bucket}/all.csv"] * 20
+    assert list(reading.read_files(paths, 1 << 20, remote=True)) == [rows.encode()] * 20
 
 
 @pytest.mark.parametrize("seed", [1, 2])
