@@ -117,3 +117,22 @@ def for_worker(streams: tuple[Stream, ...], *, worker: int, num_workers: int) ->
         )
     share = len(streams) // num_workers
     return streams[worker * share : (worker + 1) * share]
+
+
+def share(plan: Plan, *, worker: int, num_workers: int) -> tuple[tuple[Stream, ...], range]:
+    """The streams that `worker` reads, and which of the examples that these give in a step it takes.
+
+    All of them where workers divide the streams. Else a stream, a single one perhaps, is read by several workers, each
+    of which takes its part of the block and skips the rest.
+
+    Raises:
+      InputError: where there is no such worker, or the global batch can't be shared out equally.
+    """
+    if not 0 <= worker < num_workers:
+        raise InputError(f"worker index {worker} is outside 0..{num_workers - 1}")
+    global_batch = plan.block * len(plan.streams)
+    if global_batch % num_workers:
+        raise InputError(f"global_batch={global_batch} doesn't divide by {num_workers} workers: use a multiple")
+    begin, end = (global_batch // num_workers * border for border in (worker, worker + 1))
+    first, last = begin // plan.block, -(-end // plan.block)
+    return plan.streams[first:last], range(begin - first * plan.block, end - first * plan.block)

@@ -251,9 +251,7 @@ def _examples(
     )
 
 
-def _taken(
-    examples: tf.data.Dataset, plan: order.Plan, own: Sequence[order.Stream], taken: range
-) -> tf.data.Dataset:
+def _taken(examples: tf.data.Dataset, plan: order.Plan, own: Sequence[order.Stream], taken: range) -> tf.data.Dataset:
     """Of (index, example), what this worker takes of each step; see `order.share`."""
     in_step = plan.block * len(own)
     if len(taken) == in_step:

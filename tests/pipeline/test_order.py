@@ -105,3 +105,29 @@ def test_what_cannot_be_shared_is_refused() -> None:
         order.plan(_split(), global_batch=4, shuffle_mib=ALL)
     with pytest.raises(InputError, match="global_batch=10 doesn't divide by 4 replicas"):
         training.check_batch(10, num_replicas=4)
+
+
+@given(
+    shards=st.sampled_from([1, 5, 6, 8]),
+    global_batch=st.sampled_from([8, 16, 24]),
+    workers=st.sampled_from([1, 2, 4, 8]),
+)
+def test_workers_share_each_global_batch_whatever_the_streams(shards: int, global_batch: int, workers: int) -> None:
+    """Their parts, one after the other, are the batch: (stream, place in its block) of each example once, in order."""
+    plan = order.plan(_split(*[40] * shards), global_batch=global_batch, shuffle_mib=ALL)
+    whole = [(stream.index, place) for stream in plan.streams for place in range(plan.block)]
+    parts = []
+    for worker in range(workers):
+        own, taken = order.share(plan, worker=worker, num_workers=workers)
+        read = [(stream.index, place) for stream in own for place in range(plan.block)]
+        parts.append([read[position] for position in taken])
+    assert {len(part) for part in parts} == {global_batch // workers}
+    assert list(itertools.chain(*parts)) == whole
+
+
+def test_a_share_that_does_not_exist_is_refused() -> None:
+    plan = order.plan(_split(5), global_batch=8, shuffle_mib=ALL)
+    with pytest.raises(InputError, match="global_batch=8 doesn't divide by 3 workers"):
+        order.share(plan, worker=0, num_workers=3)
+    with pytest.raises(InputError, match=r"worker index 2 is outside 0\.\.1"):
+        order.share(plan, worker=2, num_workers=2)

@@ -158,6 +158,13 @@ def test_workers_together_read_one_sequence_and_resume_in_it(dataset: str, seed:
         assert ids(step, step + 4, num_workers=num_workers) == alone[step : step + 4]
 
 
+@pytest.mark.parametrize(("global_batch", "num_workers"), [(24, 3), (9, 3)], ids=["8 streams", "1 stream"])
+def test_workers_that_share_a_stream_read_the_same_sequence(dataset: str, global_batch: int, num_workers: int) -> None:
+    alone = _ids(dataset, 0, 30, global_batch=global_batch)
+    assert _ids(dataset, 0, 30, global_batch=global_batch, num_workers=num_workers) == alone
+    assert _ids(dataset, 7, 12, global_batch=global_batch, num_workers=num_workers) == alone[7:12]
+
+
 @pytest.mark.parametrize("shuffle_mib", [pytest.param(WHOLE, marks=pytest.mark.soak), WINDOWS])
 def test_forty_resumes_in_an_epoch_lose_and_double_nothing(dataset: str, shuffle_mib: float) -> None:
     draw = random.Random(3)
