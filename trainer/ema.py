@@ -66,7 +66,10 @@ class Ema(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
             weight.assign(average)
             average.assign(held)
 
-        self._for_each_pair(exchange)
+        def replica_swap() -> None:  # where TPUs compile it
+            tf.distribute.get_replica_context().merge_call(lambda _: self._for_each_pair(exchange))
+
+        self._strategy.run(replica_swap)
 
     @tf.function
     def agree(self) -> None:
@@ -78,15 +81,19 @@ class Ema(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         if self._strategy.num_replicas_in_sync == 1 or not self._apart():
             return
 
-        def means() -> list[tf.Tensor]:
-            own = [tf.identity(average) for average in self._apart()]  # as tensors: a variable is a destination too
-            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, own)
-
         def take(average: tf.Variable, mean: tf.Tensor) -> None:
             average.assign(mean)
 
-        for average, mean in zip(self._apart(), self._strategy.run(means), strict=True):
-            self._strategy.extended.update(average, take, args=(mean,), group=False)
+        def take_all(strategy: tf.distribute.Strategy, means: list[tf.Tensor]) -> None:
+            for average, mean in zip(self._apart(), means, strict=True):
+                strategy.extended.update(average, take, args=(mean,), group=False)
+
+        def replica_agree() -> None:
+            context = tf.distribute.get_replica_context()
+            own = [tf.identity(average) for average in self._apart()]  # as tensors: a variable is a destination too
+            context.merge_call(take_all, args=(context.all_reduce(tf.distribute.ReduceOp.MEAN, own),))
+
+        self._strategy.run(replica_agree)
 
     def _for_each_pair(self, change: _Change) -> None:
         for average, weight in self._pairs():

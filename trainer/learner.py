@@ -32,9 +32,7 @@ class Learner(NamedTuple):
     @property
     def content(self) -> dict[str, Any]:
         """Everything that a checkpoint has to hold for training to go on as if it had never stopped."""
-        # Keras leaves dropout's random state out of what it tracks; without it a resumed run drops other units.
-        random = [variable for variable in self.net.variables if variable.path.endswith("seed_generator_state")]
-        content = {"model": self.net, "optimizer": self.optimizer, "random": random}
+        content = {"model": self.net, "optimizer": self.optimizer}
         return content if self.ema is None else {**content, "ema": self.ema}
 
     @contextlib.contextmanager

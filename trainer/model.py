@@ -11,6 +11,7 @@ import keras
 from pipeline import storage
 from pipeline.errors import InputError
 from trainer import backbones, checkpoints, heads
+from trainer import dropout as dropout_lib
 from trainer import run as run_lib
 
 
@@ -54,6 +55,7 @@ def build(
     classifier = heads.build(head, features=pooled.shape[-1], num_classes=num_classes, dropout=dropout)
     net = keras.Model(images, classifier(pooled))
     _set_batch_norm(net, batch_norm_momentum, sync_batch_norm)
+    dropout_lib.place(net)
 
     # Where the weights come from: the first of these that there is.
     # 1. Resume: the newest checkpoint in the run's own working directory. The caller restores it, and asks for no more.

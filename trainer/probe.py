@@ -50,6 +50,7 @@ def build(
         clip_norm=settings["optimizer"]["clip_norm"],
         ema=parts.ema,
         xla=settings["xla"],
+        seed=settings["seed"],
     )
 
     def one(batch: Sequence[tf.Tensor], learning_rate: float) -> tf.Tensor:

@@ -321,6 +321,7 @@ def _compile(
         xla=settings["xla"],
         steps_per_call=settings["steps_per_call"],
         deterministic=settings["deterministic"],
+        seed=settings["seed"],
     )
 
 

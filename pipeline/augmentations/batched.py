@@ -178,9 +178,10 @@ def _grey(pixels: tf.Tensor) -> tf.Tensor:
 
 def _mean_grey(images: tf.Tensor) -> tf.Tensor:
     """float32 [b], whole levels."""
-    sums = tf.cast(tf.reduce_sum(tf.cast(images, tf.int32), axis=[1, 2]), tf.float64)
-    weighted = tf.reduce_sum(sums * tf.constant(color.LUMA, tf.float64), axis=-1) / (65536 * images.shape[1] ** 2)
-    return tf.cast(tf.floor(weighted + 0.5), tf.float32)
+    sums = tf.cast(tf.reduce_sum(tf.cast(images, tf.int32), axis=[1, 2]), tf.int64)
+    weighted = tf.reduce_sum(sums * tf.constant(color.LUMA, tf.int64), axis=-1)
+    pixels = 65536 * images.shape[1] ** 2
+    return tf.cast((2 * weighted + pixels) // (2 * pixels), tf.float32)
 
 
 def _smooth(images: tf.Tensor) -> tf.Tensor:
