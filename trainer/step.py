@@ -268,7 +268,7 @@ def make_evaluate_step(
         # In float32, as TPUs have no float64; sums over batches are the caller's.
         return confusion, tf.reduce_sum(in_top_k), tf.reduce_sum(tf.where(mask, losses, 0.0))
 
-    @tf.function
+    @tf.function(autograph=False)  # which would wrap an InputError
     def step(batch: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         sums = strategy.run(replica_step, args=tuple(batch))
         if isinstance(strategy, tf.distribute.TPUStrategy):

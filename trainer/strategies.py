@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from pipeline.errors import InputError
 from trainer import cluster as cluster_lib
-from trainer import rendezvous
+from trainer import rendezvous, tpu
 
 NAMES = ("one", "mirrored", "multi_worker", "tpu")
 
@@ -41,7 +41,7 @@ def connect(
     """Joins the cluster; must come before anything else touches a device.
 
     `one`: the first GPU or the CPU. `mirrored`: all local GPUs. `multi_worker`: processes that meet first, see
-    `rendezvous.meet`. `tpu`: the local slice.
+    `rendezvous.meet`. `tpu`: the chips of this host.
 
     Args:
       worker: this process's place in it; None has the environment say, see `cluster.find`.
@@ -70,6 +70,7 @@ def connect(
             tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver), worker.index, worker.num_workers
         )
     if name == "tpu":
+        tpu.check_hosts(os.environ)
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="local")
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return Cluster(tf.distribute.TPUStrategy(resolver), 0, 1)

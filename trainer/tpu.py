@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework import kernels  # the registry has no public name
@@ -61,16 +60,23 @@ def check_graph(graph: tf.Graph | None = None) -> None:
     Raises:
       InputError: where an operation has no kernel for TPUs, or gives a type or a shape that they can't take.
     """
-    for operation in _operations(graph or tf.compat.v1.get_default_graph()):
-        if reason := _refusal(operation):
-            raise InputError(
-                f"--strategy=tpu: {operation.type} ({operation.name}) {reason}: leave it out of the step, or use GPUs"
-            )
+    operations = list(_operations(graph or tf.compat.v1.get_default_graph()))
+    # What can't be compiled first: it often comes with text or shapes that say less.
+    for refusal in (_kernel_refusal, _output_refusal):
+        for operation in operations:
+            if reason := refusal(operation):
+                raise InputError(
+                    f"--strategy=tpu: {operation.type} ({operation.name}) {reason}: leave it out, or use GPUs"
+                )
 
 
-def _refusal(operation: tf.Operation) -> str | None:
-    if operation.type not in _STRUCTURE | _OF_TPUS | _compiled_operations():
-        return "can't be compiled for TPUs"
+def _kernel_refusal(operation: tf.Operation) -> str | None:
+    if operation.type in _STRUCTURE | _OF_TPUS | _compiled_operations():
+        return None
+    return "can't be compiled for TPUs"
+
+
+def _output_refusal(operation: tf.Operation) -> str | None:
     for output in operation.outputs:
         if output.dtype in _REFUSED_TYPES:
             return f"gives {output.dtype.name}, {_REFUSED_TYPES[output.dtype]}"
@@ -105,21 +111,3 @@ def _compiled_operations() -> frozenset[str]:
     for kernel in kernels.get_all_registered_kernels().kernel:
         found.setdefault(kernel.device_type, set()).add(kernel.op)
     return frozenset(found.get("XLA_TPU_JIT") or found["XLA_CPU_JIT"])
-
-
-def hlo_refusal(text: str) -> str | None:
-    """What of a compiled step, as HLO in text, TPUs can't take: dimensions with bounds, calls of the host, float64."""
-    marks: dict[str, Any] = {
-        "[<=": "a dimension with a bound",
-        ",<=": "a dimension with a bound",
-        "f64[": "float64",
-        " infeed(": "input from the host",
-        " outfeed(": "output to the host",
-        " send(": "a message to the host",
-        " custom-call(": "a call of a library",
-    }
-    for line in text.splitlines():
-        for mark, meaning in marks.items():
-            if mark in line:
-                return f"{meaning}: {line.strip()[:300]}"
-    return None

@@ -15,7 +15,7 @@ from pipeline import manifest as manifest_lib
 from pipeline import service, training
 from pipeline.augmentations.augment import Augment
 from pipeline.errors import InputError
-from trainer import checkpoints, determinism, features, preemption, rendezvous, schedule, speed, strategies
+from trainer import checkpoints, determinism, features, preemption, rendezvous, schedule, speed, strategies, tpu
 from trainer import divergence as divergence_lib
 from trainer import evaluate as evaluate_lib
 from trainer import learner as learner_lib
@@ -118,6 +118,8 @@ def train(
     determinism.set_up(deterministic=deterministic)
     cluster = strategies.connect(strategy, worker=worker, start_timeout_s=start_timeout_s)
     strategies.check_precision(cluster, precision)
+    if isinstance(cluster.strategy, tf.distribute.TPUStrategy):
+        tpu.check_settings(precision=precision, steps_per_call=steps_per_call)
     if xla:
         step_lib.check_xla(cluster.strategy)
     training.check_batch(global_batch, num_replicas=cluster.strategy.num_replicas_in_sync)

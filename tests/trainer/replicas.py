@@ -7,7 +7,9 @@ import functools
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.tpu import tpu_system_metadata  # no public name, and no TPU to ask
 
+from trainer import dropout as dropout_lib
 from trainer import optimizer, strategies
 
 RNG = np.random.default_rng(0)
@@ -26,6 +28,40 @@ def cluster(replicas: int) -> strategies.Cluster:
     return strategies.Cluster(tf.distribute.MirroredStrategy(devices, cross_device_ops=over), 0, 1)
 
 
+class _InventedCores(tf.distribute.cluster_resolver.ClusterResolver):
+    """A TPU that is not there."""
+
+    environment = ""
+
+    def __init__(self, cores: int) -> None:
+        self._cores = cores
+
+    def get_tpu_system_metadata(self) -> tpu_system_metadata.TPUSystemMetadata:
+        names = [f"/job:localhost/replica:0/task:0/device:TPU:{index}" for index in range(self._cores)]
+        return tpu_system_metadata.TPUSystemMetadata(
+            num_cores=self._cores,
+            num_hosts=1,
+            num_of_cores_per_host=self._cores,
+            topology=None,
+            devices=tuple(tf.config.LogicalDevice(name, "TPU") for name in names),
+        )
+
+    def cluster_spec(self) -> tf.train.ClusterSpec:
+        return tf.train.ClusterSpec({})
+
+    def master(self, *arguments: object, **keywords: object) -> str:
+        return ""
+
+    def num_accelerators(self, *arguments: object, **keywords: object) -> dict[str, int]:
+        return {"TPU": self._cores}
+
+
+@functools.cache
+def tpu_cluster(cores: int) -> strategies.Cluster:
+    """TensorFlow's own strategy over so many cores: it traces all as for a real TPU, and can't run it."""
+    return strategies.Cluster(tf.distribute.TPUStrategy(_InventedCores(cores)), 0, 1)
+
+
 def network(
     dtype: str = "float32", *, l2: float = 0.0, dropout: float = 0.0, synchronized: bool = False
 ) -> keras.Model:
@@ -41,7 +77,9 @@ def network(
     x = keras.layers.BatchNormalization(dtype=dtype, synchronized=synchronized, name="head_norm")(x)
     x = keras.layers.Dropout(dropout, seed=1)(x)
     regularizer = keras.regularizers.L2(l2) if l2 else None
-    return keras.Model(images, keras.layers.Dense(3, dtype="float32", kernel_regularizer=regularizer)(x))
+    net = keras.Model(images, keras.layers.Dense(3, dtype="float32", kernel_regularizer=regularizer)(x))
+    dropout_lib.place(net)
+    return net
 
 
 def norms(net: keras.Model) -> list[keras.layers.Layer]:
