@@ -11,15 +11,17 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from configs import loading, schema
-from pipeline import startup
+from pipeline import manifest, startup
 from pipeline.errors import InputError
-from trainer import cluster, rendezvous
+from trainer import cluster, heartbeat, launch, preemption, rendezvous
 
 _STRATEGIES = ("one", "mirrored", "multi_worker", "tpu")
 _CHECKPOINTS = ("best", "newest")
+_PLACE = ("coordinator", "num_workers", "worker_index")
 _USAGE = """usage: python -m trainer COMMAND [--help] …
 
   train       --config=FILE --data=DIR --workdir=DIR [--config.FIELD=VALUE …]   train, or go on where it stopped
+  launch      [--num_workers=N] and what train takes                            train, and again after a failure
   evaluate    --workdir=DIR --split=test                                        write WORKDIR/report/
   predict     --workdir=DIR IMAGE_OR_FOLDER …                                   print the likeliest classes
 
@@ -42,7 +44,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"trainer: unknown command {command!r}\n{_USAGE}", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("absl").setLevel(logging.WARNING)  # Beam, TensorFlow and Orbax narrate their insides there
+    for name in ("absl", "tensorflow"):  # Beam, TensorFlow and Orbax narrate their insides there
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         return _COMMANDS[command]([f"{argv[0]} {command}", *argv[2:]])
     except (ConnectionError, TimeoutError) as error:
@@ -54,13 +57,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _train(argv: Sequence[str]) -> int:
-    values = _flags("config", "data", "workdir", "strategy", "cluster")
-    flags.DEFINE_list(
-        "input_service", [], "HOST:PORT of each `python -m pipeline.serve` that prepares the input.", flag_values=values
-    )
-    flags.DEFINE_boolean(
-        "overfit_one_batch", False, "Only see whether the model can learn one batch by heart.", flag_values=values
-    )
+    values = _flags("config", "data", "workdir", "strategy", "cluster", "training")
     overrides, rest = _split(argv)
     if _parse(values, rest):
         return 0
@@ -72,29 +69,70 @@ def _train(argv: Sequence[str]) -> int:
     settings = dataclasses.asdict(loading.read(values.config, overrides))
     worker = _worker(values)
 
-    startup.import_tensorflow()
     if values.overfit_one_batch:
+        startup.import_tensorflow()
         from trainer import overfit
 
         return overfit.run(data=values.data, settings=settings, strategy=values.strategy)
-    from trainer import preemption, train
-
     try:
-        result = train.train(
-            data=values.data,
-            workdir=values.workdir,
-            strategy=values.strategy,
-            worker=worker,
-            start_timeout_s=values.start_timeout_s,
-            input_service=values.input_service,
-            **settings,
-        )
+        with preemption.Signals() as signals:
+            startup.import_tensorflow()
+            from trainer import train
+
+            result = train.train(
+                data=values.data,
+                workdir=values.workdir,
+                strategy=values.strategy,
+                worker=worker,
+                start_timeout_s=values.start_timeout_s,
+                signals=signals,
+                beat=heartbeat.Heartbeat(os.environ.get(heartbeat.VARIABLE)),
+                input_service=values.input_service,
+                **settings,
+            )
     except preemption.Preempted as ended:
         print(ended)
         return preemption.EXIT_STATUS
     validation = f", validation accuracy {result['accuracy']:.2%}" if "accuracy" in result else ""
     print(f"finished at step {result['step']}{validation}; weights {result['weights_sha256']}; {values.workdir}")
     return 0
+
+
+def _launch(argv: Sequence[str]) -> int:
+    values = _flags("config", "data", "workdir", "strategy", "cluster", "training")
+    values.set_default("strategy", None)  # which is as many workers need it
+    flags.DEFINE_integer("max_restarts", launch.MAX_RESTARTS, "In a row that come no further.", 0, flag_values=values)
+    flags.DEFINE_float(
+        "stall_timeout_s",
+        launch.STALL_TIMEOUT_S,
+        "Without a sign of life, a first step included.",
+        1,
+        flag_values=values,
+    )
+    flags.DEFINE_float("grace_s", launch.GRACE_S, "For workers to save after SIGTERM.", 0, flag_values=values)
+    overrides, rest = _split(argv)
+    if _parse(values, rest):
+        return 0
+    _require(values, "config", "data", "workdir")
+    if values.overfit_one_batch:
+        raise InputError("--overfit_one_batch keeps nothing that a restart could go on from: use train")
+    # What no restart would mend is refused before anything is started.
+    loading.read(values.config, overrides)
+    manifest.load(values.data)
+    planned = launch.plan(
+        os.environ,
+        strategy=values.strategy,
+        **{name: values[name].value for name in _PLACE},
+        host=values.worker_host,
+    )
+    passed = [values[name].serialize() for name in ("config", "data", "workdir", "input_service", "start_timeout_s")]
+    return launch.run(
+        [*overrides, *filter(None, passed)],
+        planned,
+        max_restarts=values.max_restarts,
+        stall_timeout_s=values.stall_timeout_s,
+        grace_s=values.grace_s,
+    )
 
 
 def _evaluate(argv: Sequence[str]) -> int:
@@ -225,13 +263,31 @@ def _flags(*names: str) -> flags.FlagValues:
             flags.DEFINE_enum(name, "one", _STRATEGIES, "Where it runs.", flag_values=values)
         elif name == "cluster":
             flags.DEFINE_string("coordinator", None, "Of multi_worker: HOST:PORT of worker 0.", flag_values=values)
-            flags.DEFINE_integer("num_workers", None, "Of multi_worker: how many there are.", flag_values=values)
+            flags.DEFINE_integer(
+                "num_workers",
+                None,
+                "Of multi_worker: how many there are; alone, launch starts them here.",
+                flag_values=values,
+            )
             flags.DEFINE_integer(
                 "worker_index", None, "Of multi_worker: which one this is, from 0.", flag_values=values
             )
             flags.DEFINE_string("worker_host", None, "How the others reach it, if not by its IP.", flag_values=values)
             flags.DEFINE_float(
                 "start_timeout_s", rendezvous.START_TIMEOUT_S, "To wait for all workers.", 0, flag_values=values
+            )
+        elif name == "training":
+            flags.DEFINE_list(
+                "input_service",
+                [],
+                "HOST:PORT of each `python -m pipeline.serve` that prepares the input.",
+                flag_values=values,
+            )
+            flags.DEFINE_boolean(
+                "overfit_one_batch",
+                False,
+                "Only see whether the model can learn one batch by heart.",
+                flag_values=values,
             )
         elif name == "checkpoint":
             flags.DEFINE_enum(name, "best", _CHECKPOINTS, "Whose weights, by validation.", flag_values=values)
@@ -242,11 +298,10 @@ def _flags(*names: str) -> flags.FlagValues:
 
 def _worker(values: flags.FlagValues) -> cluster.Worker | None:
     """This process's place among several, None for the strategies of one process."""
-    names = ("coordinator", "num_workers", "worker_index")
     if values.strategy == "multi_worker":
-        given = {name: values[name].value for name in names}
+        given = {name: values[name].value for name in _PLACE}
         return cluster.required(cluster.find(os.environ, **given, host=values.worker_host))
-    for name in (*names, "worker_host"):
+    for name in (*_PLACE, "worker_host"):
         if values[name].value is not None:
             raise InputError(f"--{name} is for --strategy=multi_worker, the others have one process")
     return None
@@ -278,6 +333,7 @@ def _require(values: flags.FlagValues, *names: str) -> None:
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
+    "launch": _launch,
     "evaluate": _evaluate,
     "predict": _predict,
     "find_lr": _find_lr,

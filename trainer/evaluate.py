@@ -18,6 +18,10 @@ from trainer import checkpoints, history, metrics, model, rendezvous, report, st
 from trainer import run as run_lib
 from trainer import step as step_lib
 from trainer.cluster import Worker
+from trainer.heartbeat import Beat, silent
+from trainer.preemption import Interrupted
+
+_ASK_EVERY_BATCHES = 8  # to ask the other workers takes as long as some of the smallest batches
 
 
 class Sums(NamedTuple):
@@ -39,15 +43,30 @@ def accumulate(
     step: Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
     batches: Iterable[Sequence[tf.Tensor]],
     num_classes: int,
+    *,
+    beat: Beat = silent,
+    asked_to_end: Callable[[], bool] = lambda: False,
+    every_batches: int = 1,
 ) -> Sums:
-    """Adds up `step.make_evaluate_step`'s results over `batches`."""
+    """Adds up `step.make_evaluate_step`'s results over `batches`.
+
+    Args:
+      beat: called after each batch.
+      asked_to_end: called after every so many.
+
+    Raises:
+      Interrupted: where it says so.
+    """
     confusion = np.zeros([num_classes, num_classes], np.int64)
     correct, loss_sum = 0, 0.0
-    for batch in batches:
+    for number, batch in enumerate(batches, 1):
         batch_confusion, batch_correct, batch_loss = step(batch)
         confusion += batch_confusion.numpy()
         correct += int(batch_correct)
         loss_sum += float(batch_loss)
+        beat()
+        if number % every_batches == 0 and asked_to_end():
+            raise Interrupted
     return Sums(confusion, correct, loss_sum)
 
 
@@ -60,6 +79,8 @@ def make(
     cluster: strategies.Cluster,
     net: keras.Model,
     show: bool = False,
+    beat: Beat = silent,
+    asked_to_end: Callable[[], bool] = lambda: False,
 ) -> Callable[[], Sums]:
     """Compiles the evaluation of `net` on a split; each call takes its weights as they are then.
 
@@ -67,6 +88,11 @@ def make(
       config: of the run; batches are as large as in training where that divides among the replicas, and padding makes
         any number of replicas right.
       show: a progress bar on a terminal.
+      beat: called after each batch.
+      asked_to_end: what all workers call after the same batches; see `strategies.agree`.
+
+    Raises:
+      Interrupted: from a call, where `asked_to_end` says so.
     """
     num_classes = len(manifest.classes)
     with cluster.strategy.scope():
@@ -87,7 +113,10 @@ def make(
 
     def evaluate() -> Sums:
         shown = tqdm.tqdm(batches, total=total, unit="batch", disable=not (show and sys.stderr.isatty()))
-        return accumulate(step, map(deal, shown), num_classes)
+        every = 1 if cluster.num_workers == 1 else _ASK_EVERY_BATCHES
+        return accumulate(
+            step, map(deal, shown), num_classes, beat=beat, asked_to_end=asked_to_end, every_batches=every
+        )
 
     return evaluate
 

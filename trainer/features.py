@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -27,6 +27,8 @@ from pipeline.augmentations.augment import Augment
 from pipeline.errors import InputError
 from pipeline.manifest import Manifest, Split
 from trainer import strategies
+from trainer.heartbeat import Beat, silent
+from trainer.preemption import Interrupted
 from trainer.strategies import Cluster
 
 _PREFETCHED_BATCHES = 2  # one being taken and one ready
@@ -92,7 +94,16 @@ def check_fits(net: keras.Model, manifest: Manifest, settings: Mapping[str, Any]
     _check_memory((examples, _views(settings), *pool.shape[1:]), pool.dtype)
 
 
-def compute(net: keras.Model, data: str, manifest: Manifest, settings: Mapping[str, Any], cluster: Cluster) -> Features:
+def compute(
+    net: keras.Model,
+    data: str,
+    manifest: Manifest,
+    settings: Mapping[str, Any],
+    cluster: Cluster,
+    *,
+    beat: Beat = silent,
+    asked_to_end: Callable[[], bool] = lambda: False,
+) -> Features:
     """Runs `net` up to its layer `pool` over this worker's images of the training split.
 
     A worker reads the shards it trains on and no others, so that all workers together run the backbone once per view.
@@ -101,8 +112,11 @@ def compute(net: keras.Model, data: str, manifest: Manifest, settings: Mapping[s
       net: of `model.build`, with the backbone frozen.
       data: the dataset's folder.
       settings: fields of `configs.schema.Config`, with which nothing random is done to images (but mirroring).
+      beat: called after each batch.
+      asked_to_end: also called there. Workers have different numbers of batches, so that each asks itself alone.
 
     Raises:
+      preemption.Interrupted: where `asked_to_end` says so.
       InputError: where the result doesn't fit into memory, or an image can't be read.
     """
     if net.get_layer("backbone").trainable_variables:
@@ -143,6 +157,9 @@ def compute(net: keras.Model, data: str, manifest: Manifest, settings: Mapping[s
         values[done : done + count] = backbone(deal([images])).numpy()[:count]
         labels[done : done + count] = truth.numpy()[:count]
         done += count
+        beat()
+        if asked_to_end():
+            raise Interrupted
     return Features(values, labels, tuple(rows.tolist()), plan, own, settings["seed"])
 
 

@@ -1,4 +1,4 @@
-"""Signals to end in; a flag for the loop, and the exit status that asks to be started again, out."""
+"""Signals to end in; a flag for whoever works, and the exit status that asks to be started again, out."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-import tensorflow as tf
-
-from trainer.strategies import Cluster
-
 # As `tf.distribute.experimental.PreemptionCheckpointHandler` leaves; a launcher starts the same command again on it.
 EXIT_STATUS = 42
 
 
 class Preempted(Exception):  # noqa: N818  # not an error: everything is saved
-    """Training ended because a signal asked for it, after a checkpoint."""
+    """Training ended because a signal asked for it, after a checkpoint where there was anything to save.
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"ended by a signal at global step {step}, which is saved: start the same command to go on")
+    Args:
+      step: the last one that is saved; None where the run was not even opened yet.
+    """
+
+    def __init__(self, step: int | None = None) -> None:
+        where = "before the first step of this start" if step is None else f"at global step {step}, which is saved"
+        super().__init__(f"ended by a signal {where}: start the same command to go on")
+
+
+class Interrupted(Exception):  # noqa: N818
+    """Work that takes long was left because of a signal; what there is to save is not saved yet."""
 
 
 class Signals(contextlib.AbstractContextManager["Signals"]):
@@ -47,22 +52,15 @@ class Signals(contextlib.AbstractContextManager["Signals"]):
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def check(self) -> None:
+        """Raises Preempted where one has come: to be called by work that has nothing to save."""
+        if self.received:
+            raise Preempted
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             raise KeyboardInterrupt
         self.received = True
         # Not through a stream: this may have come in the middle of writing to it.
-        os.write(2, f"{signal.Signals(number).name}: ending after this step, with a checkpoint\n".encode())
-
-
-def agree(cluster: Cluster, received: bool) -> bool:
-    """Whether any worker was asked to end; all workers have to call it at the same step, and get the same answer."""
-    if cluster.num_workers == 1:
-        return received
-
-    def own() -> tf.Tensor:
-        return tf.constant(float(received))
-
-    asked = cluster.strategy.reduce(tf.distribute.ReduceOp.SUM, cluster.strategy.run(own), axis=None)
-    return bool(asked > 0)
+        os.write(2, f"{signal.Signals(number).name}: ending soon, with a checkpoint\n".encode())

@@ -112,6 +112,18 @@ def wait_for_all(cluster: Cluster) -> None:
     check_agreement(cluster, (0,))
 
 
+def agree(cluster: Cluster, received: bool) -> bool:
+    """Whether any worker was asked to end; all workers have to call it at the same place, and get the same answer."""
+    if cluster.num_workers == 1:
+        return received
+
+    def own() -> tf.Tensor:
+        return tf.constant(float(received))
+
+    asked = cluster.strategy.reduce(tf.distribute.ReduceOp.SUM, cluster.strategy.run(own), axis=None)
+    return bool(asked > 0)
+
+
 def distributor(cluster: Cluster) -> Callable[[Sequence[tf.Tensor]], Sequence[tf.Tensor]]:
     """A function that deals this worker's batch out to its replicas; with one replica the tensors pass as they are."""
     replicas = cluster.local_replicas

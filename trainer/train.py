@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -25,6 +26,7 @@ from trainer import optimizer as optimizer_lib
 from trainer import run as run_lib
 from trainer import step as step_lib
 from trainer.cluster import Worker
+from trainer.heartbeat import Beat, silent
 from trainer.progress import Progress
 
 
@@ -50,7 +52,7 @@ class Place(NamedTuple):
 
 
 # What may differ when a run goes on.
-_SURROUNDINGS = ("data", "workdir", "strategy", "worker", "start_timeout_s", "input_service")
+_SURROUNDINGS = ("data", "workdir", "strategy", "worker", "start_timeout_s", "input_service", "signals", "beat")
 
 
 def train(
@@ -61,6 +63,8 @@ def train(
     input_service: Sequence[str],
     worker: Worker | None = None,
     start_timeout_s: float = rendezvous.START_TIMEOUT_S,
+    signals: preemption.Signals | None = None,
+    beat: Beat = silent,
     seed: int,
     global_batch: int,
     train_split: str,
@@ -90,6 +94,8 @@ def train(
       workdir: where checkpoints, logs and `run.json` go; all workers must see the same.
       strategy, worker, start_timeout_s: see `strategies.connect`.
       input_service: addresses of `pipeline.serve` processes that prepare the input, none for this one.
+      signals: to end by, entered by the caller; None where nobody asks.
+      beat: called whenever something was done, see `heartbeat.Heartbeat`.
       others: the fields of `configs.schema.Config`; each group goes as keywords to the part that it configures.
 
     Returns:
@@ -102,6 +108,7 @@ def train(
       TimeoutError: where not all workers came.
       preemption.Preempted: after a signal to end, with everything saved.
     """
+    signals = signals or preemption.Signals()
     settings = {name: value for name, value in locals().items() if name not in _SURROUNDINGS}
 
     # What there is to learn from: refused here rather than after an epoch.
@@ -116,7 +123,9 @@ def train(
 
     # Where it runs, and what this run is: the same command started again finds itself in the working directory.
     determinism.set_up(deterministic=deterministic)
-    cluster = strategies.connect(strategy, worker=worker, start_timeout_s=start_timeout_s)
+    idle = functools.partial(_idle, beat, signals)
+    idle()
+    cluster = strategies.connect(strategy, worker=worker, start_timeout_s=start_timeout_s, idle=idle)
     strategies.check_precision(cluster, precision)
     if isinstance(cluster.strategy, tf.distribute.TPUStrategy):
         tpu.check_settings(precision=precision, steps_per_call=steps_per_call)
@@ -131,6 +140,8 @@ def train(
     # What learns, and what it will learn when: phases in epochs become global steps.
     learner = learner_lib.build(manifest=manifest, cluster=cluster, settings=settings, load_weights=not resumes)
     net = learner.net
+    if cluster.num_workers == 1:
+        idle()
     examples = manifest.split(train_split).examples
     plans = schedule.plan(phases, examples=examples, global_batch=global_batch, peak_lr=optimizer["peak_lr"])
     for plan in plans:
@@ -150,12 +161,35 @@ def train(
         global_batch, cluster.strategy.num_replicas_in_sync,
     )  # fmt: skip
 
+    def asked_to_end() -> bool:
+        return strategies.agree(cluster, signals.received)
+
+    @contextlib.contextmanager
+    def saving_when_interrupted() -> Iterator[None]:
+        try:
+            yield
+        except preemption.Interrupted:
+            settle()
+            if cluster.is_chief and saved.last_good_step() != place.step:
+                saved.save(place.to_json(), best=False)
+            strategies.wait_for_all(cluster)  # or whoever is first to leave may have the chief ended as it saves
+            raise preemption.Preempted(place.step) from None
+
     # What is done around the steps.
     rules = monitor_lib.Rules(**monitor)
     watch = divergence_lib.Watch(spike_factor=divergence["spike_factor"], losses=place.losses)
     evaluate = None
     if validates:
-        evaluate = evaluate_lib.make(data, manifest, split=validation_split, config=settings, cluster=cluster, net=net)
+        evaluate = evaluate_lib.make(
+            data,
+            manifest,
+            split=validation_split,
+            config=settings,
+            cluster=cluster,
+            net=net,
+            beat=beat,
+            asked_to_end=asked_to_end,
+        )
     settle = learner_lib.make_settle(cluster, learner)
     deal = strategies.distributor(cluster)
     if cluster.is_chief:
@@ -168,7 +202,6 @@ def train(
     phase: schedule.PhasePlan | None = None  # the one that model, input and step were last made ready for
     batches: Iterator[Sequence[tf.Tensor]] = iter(())
     with (
-        preemption.Signals() as signals,
         Progress(
             workdir,
             first_step=place.step,
@@ -182,6 +215,7 @@ def train(
             settings=run.about(),
             **logs,
         ) as progress,
+        saving_when_interrupted(),
     ):
         while True:
             step = place.step
@@ -209,7 +243,7 @@ def train(
                 model_lib.set_trainable(net, trainable=entered.trainable, freeze_batch_norm=entered.freeze_batch_norm)
                 # A phase that reads what the one before it read goes on with it: its cache is full by now.
                 if phase is None or entered.cached_features != phase.cached_features:
-                    batches = _open(entered, data, manifest, settings, cluster, net, step, input_service)
+                    batches = _open(entered, data, manifest, settings, cluster, net, step, input_service, signals, beat)
                 trained = features.head(net) if entered.cached_features else net
                 train_step = _compile(trained, settings, cluster, learner)
                 progress.enter_phase(speed.training_flops(trained))
@@ -218,6 +252,8 @@ def train(
                 unseen = not entered.cached_features
                 place = place._replace(standing=monitor_lib.enter(place.standing, entered))
                 phase = entered
+                if asked_to_end():  # before the first step, which has to be compiled
+                    raise preemption.Interrupted
 
             stop = next_stop(
                 step, ends=(phase.end_step, last_step), every=(evaluate_every_steps, checkpoint_every_steps)
@@ -232,15 +268,12 @@ def train(
                 unseen = False
             losses = train_step([deal(batch) for batch in taken], rates)
             step += count
+            beat(step)
             place = place._replace(step=step)
             logged = progress.stepped(step, losses, rates[-1])
 
             # Several workers can only ask each other now and then; one sees its own signal at once.
-            ends = (
-                preemption.agree(cluster, signals.received)
-                if logged or step == stop
-                else (signals.received and cluster.num_workers == 1)
-            )
+            ends = (logged or step == stop or cluster.num_workers == 1) and asked_to_end()
             if step == stop or ends:
                 logged += progress.log(step, rates[-1])
             found = watch.look(logged)
@@ -268,13 +301,12 @@ def train(
                 phase = None
                 progress.go_back(place.step)
                 continue
-            if ends or step == last_step or step % checkpoint_every_steps == 0:
+            if ends:
+                raise preemption.Interrupted
+            if step == last_step or step % checkpoint_every_steps == 0:
                 settle()
                 if cluster.is_chief:
                     saved.save(place.to_json(), best=False)
-            if ends:
-                strategies.wait_for_all(cluster)  # or whoever is first to leave may have the chief ended as it saves
-                raise preemption.Preempted(step)
 
     last_step = place.step
     if evaluate and rules.restore_best:
@@ -283,7 +315,15 @@ def train(
         strategies.check_agreement(cluster, (place.step,))
     found_there = (place.measures or {}) if place.evaluated_step == place.step else {}
     with learner.averaged():
-        return {**found_there, "step": last_step, "weights_sha256": weights_sha256(net)}
+        result = {**found_there, "step": last_step, "weights_sha256": weights_sha256(net)}
+    strategies.wait_for_all(cluster)  # one that is left behind would fail, and wait for the others in its next start
+    return result
+
+
+def _idle(beat: Beat, signals: preemption.Signals) -> None:
+    """What is done again and again while this process waits, with nothing to save."""
+    beat()
+    signals.check()
 
 
 def _open(
@@ -295,10 +335,16 @@ def _open(
     net: keras.Model,
     step: int,
     input_service: Sequence[str],
+    signals: preemption.Signals,
+    beat: Beat,
 ) -> Iterator[Sequence[tf.Tensor]]:
     """What a phase trains on, from exactly the example that comes next after global step `step`."""
     if phase.cached_features:
-        return features.compute(net, data, manifest, settings, cluster).batches(step)
+        # One of several workers can't leave alone: they ask each other when all have what they need.
+        alone = cluster.num_workers == 1
+        return features.compute(
+            net, data, manifest, settings, cluster, beat=beat, asked_to_end=lambda: signals.received and alone
+        ).batches(step)
     if input_service:
         own = learner_lib.input_of(settings, cluster)
         return iter(service.batches(input_service, data, manifest, start_step=step, **own))

@@ -16,7 +16,7 @@ from configs import schema
 from pipeline import decode, records, training
 from pipeline import manifest as manifest_lib
 from pipeline.errors import InputError
-from trainer import features, learner, loss, optimizer, step, strategies
+from trainer import features, learner, loss, optimizer, preemption, step, strategies
 
 SIZE = 32
 BATCH = 4  # so that each of its streams has two of the eight shards
@@ -209,6 +209,24 @@ def test_more_features_than_memory_holds_are_refused_with_their_size(digits: str
     with pytest.raises(InputError, match=rf"190 images take {size_mib:,.0f} MiB.*input\.flip=False") as caught:
         features.compute(net, digits, manifest, _settings(flip=True), _cluster())
     assert "\n" not in str(caught.value)
+
+
+def test_it_shows_signs_of_life_and_can_be_left(digits: str) -> None:
+    manifest, beats = manifest_lib.load(digits), []
+    batches = -(-manifest.split("train").examples // BATCH)
+    features.compute(_net(), digits, manifest, _settings(), _cluster(), beat=lambda: beats.append(1))
+    assert len(beats) == batches
+    with pytest.raises(preemption.Interrupted):
+        features.compute(
+            _net(),
+            digits,
+            manifest,
+            _settings(),
+            _cluster(),
+            beat=lambda: beats.append(1),
+            asked_to_end=lambda: len(beats) == batches + 3,
+        )
+    assert len(beats) == batches + 3
 
 
 def test_a_backbone_that_trains_is_refused(digits: str) -> None:
