@@ -116,15 +116,15 @@ def _launch(argv: Sequence[str]) -> int:
     _require(values, "config", "data", "workdir")
     if values.overfit_one_batch:
         raise InputError("--overfit_one_batch keeps nothing that a restart could go on from: use train")
-    # What no restart would mend is refused before anything is started.
-    loading.read(values.config, overrides)
-    manifest.load(values.data)
     planned = launch.plan(
         os.environ,
         strategy=values.strategy,
         **{name: values[name].value for name in _PLACE},
         host=values.worker_host,
     )
+    # What no restart would mend is refused before anything is started.
+    loading.read(values.config, overrides)
+    manifest.load(values.data)
     passed = [values[name].serialize() for name in ("config", "data", "workdir", "input_service", "start_timeout_s")]
     return launch.run(
         [*overrides, *filter(None, passed)],
