@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pathlib
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -76,3 +79,15 @@ def serve_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]
 @pytest.fixture
 def bucket(serve_bucket: Callable[..., str]) -> str:
     return serve_bucket()
+
+
+@pytest.fixture
+def faults() -> Callable[[], dict[str, int]]:
+    """What the bucket's server counted until now: requests, and what it did wrong with some of them."""
+
+    def ask() -> dict[str, int]:
+        with urllib.request.urlopen(f"{os.environ['STORAGE_EMULATOR_HOST']}/faults") as answer:
+            found: dict[str, int] = json.load(answer)
+        return found
+
+    return ask

@@ -5,7 +5,7 @@
 prints its address, for STORAGE_EMULATOR_HOST. Buckets exist when they are named. Generations, preconditions and
 checksums are as in the service. Shares of all requests go wrong: --failures are answered 503, half of them after they
 took effect, as if the answer got lost; of downloads, --cuts arrive shortened, half of them without a sign of it, and
---flips with a flipped bit. ADDRESS/faults says how many there were.
+--flips with a flipped bit. ADDRESS/faults says how many there were, and how many requests were refused.
 https://cloud.google.com/storage/docs/json_api/v1
 """
 
@@ -158,6 +158,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             try:
                 status, answer, headers = self._act(body)
             except Failed as error:
+                self.faults[f"status {error.status}"] += 1
                 status, headers = error.status, {}
                 answer = {"error": {"code": error.status, "message": str(error)}}
             if failure:

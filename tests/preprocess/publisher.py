@@ -1,8 +1,9 @@
 """Everything before publishing, on four images; as a process of its own it then waits for a line and publishes.
 
-    python tests/preprocess/publisher.py INPUT OUTPUT JOB [--overwrite]
+    python tests/preprocess/publisher.py
 
-says "ready", and after the line "published", or the one line that the loser of a race is told.
+takes lines INPUT OUTPUT JOB [--overwrite], says "ready" to each, and after one more line "published", or the one line
+that the loser of a race is told.
 """
 
 from __future__ import annotations
@@ -86,20 +87,20 @@ def staged(settings: Settings) -> Staged:
     return Staged(opened, tuple(written), part, accounts.Findings(sums, relations.EMPTY, 0))
 
 
-def main() -> int:
-    source, output, job, *overwrite = sys.argv[1:]
-    try:
-        with places.prepare(new_settings(source, output, job), overwrite=bool(overwrite)) as ready:
-            given = staged(ready.settings)
-            print("ready", flush=True)
-            sys.stdin.readline()
-            given.publish()
-    except InputError as error:
-        print(f"error: {error}")
-        return 2
-    print("published")
-    return 0
+def main() -> None:
+    while line := sys.stdin.readline():
+        source, output, job, *overwrite = line.split()
+        try:
+            with places.prepare(new_settings(source, output, job), overwrite=bool(overwrite)) as ready:
+                given = staged(ready.settings)
+                print("ready", flush=True)
+                sys.stdin.readline()
+                given.publish()
+        except InputError as error:
+            print(f"error: {error}", flush=True)
+        else:
+            print("published", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

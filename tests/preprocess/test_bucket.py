@@ -65,7 +65,7 @@ def test_parts_are_checked_as_well(
 ) -> None:
     monkeypatch.setattr(listing, "_PIECE_BYTES", 400)
     monkeypatch.setattr(reading, "_AHEAD_BYTES", 100)
-    bucket = serve_bucket("--flips=0.2")
+    bucket = serve_bucket("--flips=0.4")
     rows = "path,label\n" + "".join(f"photos/{number:03}.png,{number % 3}\n" for number in range(100))
     (tmp_path / "all.csv").write_text(rows)
     storage.copy(str(tmp_path / "all.csv"), f"{bucket}/all.csv")
