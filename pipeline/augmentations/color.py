@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from pipeline.augmentations.compiled import compiled
+
 FACTOR_STEPS = 256
 _HALF_STEP = 0.5 / FACTOR_STEPS
 # ITU-R 601-2 luma in 65536ths, as Pillow converts RGB to L.
@@ -21,7 +23,7 @@ LUMA = (19595, 38470, 7471)
 _THIRTEENTH = 5041 / 65536
 
 
-@tf.function(jit_compile=True, autograph=False)
+@compiled
 def auto_contrast(image: tf.Tensor) -> tf.Tensor:
     """Stretches each channel from its own least and largest value to 0..255. uint8 [H, W, 3] to the same shape."""
     rows = _rows(image)
@@ -88,7 +90,7 @@ def sharpness(image: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
     return _sharpness(image, _exact(factor))
 
 
-@tf.function(jit_compile=True, autograph=False)
+@compiled
 def _color(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     values = tf.cast(image, tf.float32)
     red, green, blue = tf.unstack(values, axis=-1)
@@ -96,7 +98,7 @@ def _color(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return _bytes(grey + (values - grey) * factor, image.shape)
 
 
-@tf.function(jit_compile=True, autograph=False)
+@compiled
 def _sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     rows = _rows(image)
     values = tf.cast(rows, tf.uint16)
@@ -112,7 +114,7 @@ def _sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 _TABLE_STARTS = (0, 256, 512)  # of the three channels, in a table of all
 
 
-@tf.function(jit_compile=True, autograph=False)
+@compiled
 def _look_up(image: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
     index = tf.cast(tf.reshape(image, [-1, 3]), tf.int32) + tf.constant(_TABLE_STARTS)
     return tf.reshape(tf.gather(table, index), image.shape)

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from pipeline.augmentations.compiled import compiled
+
 # Mid grey, as in the authors' released code. Black, the default elsewhere, is far from a normalised image's mean.
 FILL = 128
 MAX_SIDE = 4096  # pixels; beyond, coordinates no longer fit int32
@@ -93,7 +95,7 @@ def sources(matrix: tf.Tensor, height: int, width: int) -> tf.Tensor:
     return _sources(matrix, height, width)
 
 
-@tf.function(jit_compile=True, autograph=False)
+@compiled
 def _sources(matrix: tf.Tensor, height: int, width: int) -> tf.Tensor:
     across, down = tf.range(width)[tf.newaxis, :], tf.range(height)[:, tf.newaxis]
     x = tf.bitwise.right_shift(matrix[0] * across + (matrix[1] * down + matrix[2]), 16)
@@ -102,7 +104,7 @@ def _sources(matrix: tf.Tensor, height: int, width: int) -> tf.Tensor:
     return tf.where(inside, y * width + x, height * width)
 
 
-@tf.function(jit_compile=True, autograph=False)
+@compiled
 def take(image: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """The pixels of uint8 [H, W, 3] that `sources` names, int32 [H, W], to uint8 [H, W, 3].
 
