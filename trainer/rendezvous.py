@@ -131,9 +131,7 @@ def _ask(
 
 def _choose_address(connection: socket.socket, worker: Worker, kept: contextlib.ExitStack) -> str:
     """This worker's HOST:PORT, where only worker 0's is known; the port is the same or, where taken, one behind it."""
-    own, other = connection.getsockname()[0], connection.getpeername()[0]
-    # On worker 0's host its port is taken, and the ports behind it are shared out beforehand.
-    first = port_of(worker.coordinator) + (worker.index if own == other else 0)
+    first = port_of(worker.coordinator)  # which on worker 0's own host is worker 0's by now
     for port in range(first, min(first + _PORTS, 1 << 16)):
         with contextlib.suppress(OSError):
             kept.enter_context(socket.create_server(("", port)))
@@ -141,5 +139,6 @@ def _choose_address(connection: socket.socket, worker: Worker, kept: contextlib.
     else:
         raise InputError(f"none of {_PORTS} ports from {first} on is free on this host")
     # Only worker 0's host has a loopback address that leads to it, and others know that host by its name.
+    own = connection.getsockname()[0]
     alike = worker.coordinator.rpartition(":")[0] if ipaddress.ip_address(own).is_loopback else own
     return f"{worker.host or alike}:{port}"

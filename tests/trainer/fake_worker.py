@@ -1,18 +1,20 @@
 """What a supervisor watches, without TensorFlow: what to do at each start in, signs of life and an exit status out.
 
 Arguments: a folder that counts the starts, this worker's index, and one argument for each start, the last for all that
-follow: words of `beat:STEP`, `rest:SECONDS`, `say:TEXT`, `exit:STATUS`, `die`, `freeze`, `saves`, `deaf`, `orphan`,
-`zombies`.
+follow. Its words: `beat:STEP`, `rest:SECONDS`, `say:TEXT`, `exit:STATUS`, `die`, `freeze`, `saves:SECONDS`, `deaf`,
+`orphan`, `zombies`.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
+import types
 
 from trainer import heartbeat
 
@@ -39,7 +41,7 @@ def main(folder: str, index: str, *starts: str) -> None:
         elif action == "freeze":
             os.kill(os.getpid(), signal.SIGSTOP)
         elif action == "saves":
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))
+            signal.signal(signal.SIGTERM, functools.partial(_save, float(value or 0)))
         elif action == "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         elif action == "orphan":
@@ -49,6 +51,11 @@ def main(folder: str, index: str, *starts: str) -> None:
                 path.read_text().rpartition(")")[2].split()[0] for path in pathlib.Path("/proc").glob("[0-9]*/stat")
             ]
             print("zombies", states.count("Z"), "of", len(states))
+
+
+def _save(seconds: float, number: int, frame: types.FrameType | None) -> None:
+    time.sleep(seconds)
+    sys.exit(42)
 
 
 if __name__ == "__main__":

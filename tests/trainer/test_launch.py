@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -90,7 +91,7 @@ from configs.schema import Config, Input, Logs, Model, Monitor, Optimizer, Phase
 def get_config():
     return Config(
         global_batch=16,
-        max_steps=12,
+        max_steps=24,
         checkpoint_every_steps=4,
         input=Input(image_size=32, crop_area=(0.8, 1.0), flip=False),
         model=Model(width=0.35, batch_norm_momentum=0.9),
@@ -123,14 +124,17 @@ def test_a_training_whose_worker_is_killed_completes_and_is_evaluated(digits: st
     _kill(children, index=1)
     [(stdout, stderr)] = end([supervisor], status=0)
     assert "launch: worker 1 was killed by SIGKILL at step" in stderr
-    first, again = (int(step) for step in re.findall(r"^\[0\] train: .* steps (\d+) to 12,", stderr, re.MULTILINE))
+    first, again = (int(step) for step in re.findall(r"^\[0\] train: .* steps (\d+) to 24,", stderr, re.MULTILINE))
     assert (first, again % 4) == (0, 0)
-    assert 0 < again < 12
-    said = re.findall(r"^\[([01])\] finished at step 12, .*weights ([0-9a-f]{64})", stdout, re.MULTILINE)
+    assert 0 < again < 24
+    said = re.findall(r"^\[([01])\] finished at step 24, .*weights ([0-9a-f]{64})", stdout, re.MULTILINE)
     assert sorted(worker for worker, _ in said) == ["0", "1"]
     assert len({weights for _, weights in said}) == 1
 
-    place = ["--strategy=multi_worker", "--coordinator=localhost:2522", "--num_workers=2"]
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        coordinator = f"localhost:{sock.getsockname()[1]}"
+    place = ["--strategy=multi_worker", f"--coordinator={coordinator}", "--num_workers=2"]
     both = [
         subprocess.Popen(
             command("evaluate", f"--workdir={workdir}", *place, f"--worker_index={index}"),

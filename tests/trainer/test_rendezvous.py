@@ -74,9 +74,10 @@ def test_all_get_the_same_addresses_whoever_comes_first(
     assert not early.done()
     all_three = [run(0, 3, coordinator), run(1, 3, coordinator), early]
     # They share a host here, so the ports behind worker 0's are theirs; a loopback address would lead others astray.
-    expected = tuple(f"127.0.0.1:{port + index}" for index in range(3))
-    assert [future.result() for future in all_three] == [expected] * 3
-    for address in expected:  # which are free again, for TensorFlow
+    [addresses] = {future.result() for future in all_three}
+    assert addresses[0] == coordinator
+    assert set(addresses[1:]) == {f"127.0.0.1:{port + 1}", f"127.0.0.1:{port + 2}"}
+    for address in addresses:  # which are free again, for TensorFlow
         socket.create_server(("", int(address.rpartition(":")[2]))).close()
 
 
@@ -185,12 +186,11 @@ def test_what_listens_in_worker_0s_place_is_waited_out(coordinator: str, port: i
     """As TensorFlow's server of an earlier start does, which says something else, or nothing, or hangs up."""
     with socket.create_server(("", port)) as earlier:
         second = run(1, 2, coordinator)
-        for words in (b"\0\0\6\4\0\0\0\0\0\0\5\0\0@\0", b"", b"{}\n"):
-            connection, _ = earlier.accept()
-            with connection:
-                assert json.loads(connection.recv(1000)) == {
-                    "worker": 1, "num_workers": 2, "address": f"127.0.0.1:{port + 1}"
-                }  # fmt: skip
+        with contextlib.ExitStack() as open_still:
+            for words in (b"\0\0\6\4\0\0\0\0\0\0\5\0\0@\0", b"{}\n", b""):
+                connection = open_still.enter_context(earlier.accept()[0])
+                claim = {"worker": 1, "num_workers": 2, "address": f"127.0.0.1:{port + 1}"}
+                assert json.loads(connection.recv(1000)) == claim
                 connection.sendall(words)
     assert run(0, 2, coordinator).result() == second.result()
 
@@ -224,8 +224,20 @@ def test_a_port_of_worker_0_that_stays_taken_is_refused(
     coordinator: str, port: int, run: Callable[..., Future], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(roll_call, "_PORT_WAIT_S", 1.0)
+    calls: list[None] = []
     with socket.create_server(("", port)), pytest.raises(InputError, match=f"port {port} of this host can't be had"):
-        run(0, 2, coordinator).result()
+        run(0, 2, coordinator, idle=lambda: calls.append(None)).result()
+    assert calls
+
+
+def test_another_workers_port_that_stays_taken_is_refused(
+    coordinator: str, port: int, run: Callable[..., Future], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roll_call, "_PORT_WAIT_S", 1.0)
+    addresses = (coordinator, f"localhost:{port + 5}")
+    message = f"port {port + 5} of this host can't be had"
+    with socket.create_server(("", port + 5)), pytest.raises(InputError, match=message):
+        run(1, 2, coordinator, addresses=addresses).result()
 
 
 def test_what_idle_raises_ends_the_waiting_and_frees_the_port(

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import os
 import pathlib
+import select
 import shutil
 import signal
 import subprocess
@@ -103,6 +104,12 @@ def test_lines_stay_whole_and_say_whose_they_are(start: Start) -> None:
     assert lines == {"[0] ": ["one", "two", "10%=", "20%==", "last"], "[1] ": ["other"]}
 
 
+def test_a_line_that_does_not_go_on_is_shown(start: Start) -> None:
+    process = start("say:10% freeze", stall_timeout_s=600)
+    assert select.select([process.stdout], [], [], 30)[0]
+    assert process.stdout.readline() == "[0] 10%\n"
+
+
 @pytest.mark.parametrize("fails", ["exit:1", "die", "exit:134"])
 def test_all_are_started_again_when_one_fails(start: Start, tmp_path: pathlib.Path, fails: str) -> None:
     """The other one hears no signal, as in a collective operation that waits for the first."""
@@ -175,6 +182,14 @@ def test_a_signal_before_workers_have_begun_loses_nothing(start: Start) -> None:
     _end(process, status=42)
 
 
+def test_who_has_begun_may_save_for_long_when_another_has_not(start: Start, tmp_path: pathlib.Path) -> None:
+    process = start("rest:60", "saves:7 beat:3 rest:60")
+    _wait_for(lambda: _pids(tmp_path, 0) and _pids(tmp_path, 1))
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _end(process, status=42)
+
+
 def test_who_does_not_save_in_time_is_killed(start: Start, tmp_path: pathlib.Path) -> None:
     process = start("deaf beat:3 rest:60", "saves beat:3 rest:60", grace_s=1)
     _wait_for(lambda: _pids(tmp_path, 0) and _pids(tmp_path, 1))
@@ -186,7 +201,7 @@ def test_who_does_not_save_in_time_is_killed(start: Start, tmp_path: pathlib.Pat
 
 
 def test_a_second_interrupt_waits_for_nobody(start: Start, tmp_path: pathlib.Path) -> None:
-    process = start("deaf rest:60", grace_s=60)
+    process = start("deaf rest:600", grace_s=600, stall_timeout_s=600)
     _wait_for(lambda: _pids(tmp_path, 0))
     time.sleep(0.5)
     for _ in range(2):
@@ -198,6 +213,7 @@ def test_a_second_interrupt_waits_for_nobody(start: Start, tmp_path: pathlib.Pat
 def test_a_signal_between_two_starts_ends(start: Start, tmp_path: pathlib.Path) -> None:
     process = start("beat:3 exit:1", delay_scale=10)
     assert "starting again in" in process.stderr.readline()
+    time.sleep(2)
     process.send_signal(signal.SIGTERM)
     _end(process, status=42)
     assert len(_pids(tmp_path, 0)) == 1
