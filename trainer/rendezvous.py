@@ -59,7 +59,7 @@ def meet(
       InputError: where a port is taken, two workers claim one index, or they disagree about the cluster.
     """
     began = time.monotonic()
-    logging.info("waiting at %s for %d other workers", worker.coordinator, worker.num_workers - 1)
+    logging.info("waiting until all %d workers are at %s", worker.num_workers, worker.coordinator)
     if worker.index == 0:
         addresses = roll_call.hold(worker, began + timeout_s, idle)
     else:

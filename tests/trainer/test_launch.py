@@ -103,7 +103,9 @@ def get_config():
 """
 
 
-def test_a_training_whose_worker_is_killed_completes_and_is_evaluated(digits: str, tmp_path: pathlib.Path) -> None:
+def test_a_training_whose_worker_is_killed_completes_and_is_evaluated(
+    digits: str, tmp_path: pathlib.Path, request: pytest.FixtureRequest
+) -> None:
     """Two workers here; the one that is not the chief dies after the first checkpoint. Each then evaluates its part."""
     config, workdir = tmp_path / "config.py", tmp_path / "run"
     config.write_text(CONFIG)
@@ -115,6 +117,7 @@ def test_a_training_whose_worker_is_killed_completes_and_is_evaluated(digits: st
         stderr=subprocess.PIPE,
         text=True,
     )
+    request.addfinalizer(supervisor.kill)  # with which its workers end
     deadline = time.monotonic() + TIMEOUT_S
     while not list(workdir.glob("checkpoints/step-*")):
         assert time.monotonic() < deadline
@@ -122,7 +125,8 @@ def test_a_training_whose_worker_is_killed_completes_and_is_evaluated(digits: st
         time.sleep(0.02)
     children = pathlib.Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()
     _kill(children, index=1)
-    [(stdout, stderr)] = end([supervisor], status=0)
+    stdout, stderr = supervisor.communicate(timeout=2 * TIMEOUT_S)  # of two starts
+    assert supervisor.returncode == 0, stderr
     assert "launch: worker 1 was killed by SIGKILL at step" in stderr
     first, again = (int(step) for step in re.findall(r"^\[0\] train: .* steps (\d+) to 24,", stderr, re.MULTILINE))
     assert (first, again % 4) == (0, 0)
