@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import pytest
 
-from tests.trainer.commands import REPOSITORY, TIMEOUT_S, command, weights
+from tests.trainer.commands import REPOSITORY, command, end, start_two_workers, weights
 
 pytestmark = pytest.mark.soak
 # Two steps from the same weights, eight times, with as many operations at once as can be: without deterministic mode
@@ -83,31 +80,9 @@ def test_two_workers_end_with_the_same_weights_each_time(digits: str, tmp_path: 
     config.write_text(CONFIG)
     found = set()
     for turn in range(3):
-        with socket.socket() as first, socket.socket() as second:  # both open, so that the ports differ
-            for sock in (first, second):
-                sock.bind(("127.0.0.1", 0))
-            hosts = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in (first, second)]
         arguments = command(
             "train", f"--config={config}", f"--data={digits}", f"--workdir={tmp_path / str(turn)}",
             "--strategy=multi_worker",
         )  # fmt: skip
-        processes = [
-            subprocess.Popen(
-                arguments,
-                cwd=REPOSITORY,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env={
-                    **os.environ,
-                    "TF_CONFIG": json.dumps({"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}),
-                },
-            )
-            for index in range(2)
-        ]
-        try:
-            found |= {weights(process.communicate(timeout=TIMEOUT_S)[0]) for process in processes}
-        finally:
-            for process in processes:
-                process.kill()
+        found |= {weights(output) for output, _ in end(start_two_workers(arguments), status=0)}
     assert len(found) == 1

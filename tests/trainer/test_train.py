@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 
@@ -17,7 +15,16 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline import manifest as manifest_lib
-from tests.trainer.commands import ENVIRONMENT, REPOSITORY, TIMEOUT_S, command, run, weights
+from tests.trainer.commands import (
+    ENVIRONMENT,
+    REPOSITORY,
+    TIMEOUT_S,
+    command,
+    end,
+    run,
+    start_two_workers,
+    weights,
+)
 
 CONFIG = "--config=configs/digits_mobilenetv2.py"
 # Two phases on a tenth of the digits: what is learned is not what is tested here.
@@ -145,41 +152,9 @@ def test_another_config_in_the_same_workdir_is_refused(
     assert re.search(r"config\.optimizer\.peak_lr was [\d.]+, now 0\.5", result.stderr.splitlines()[-1])
 
 
-def _start_two_workers(*arguments: str) -> list[subprocess.Popen[str]]:
-    with socket.socket() as first, socket.socket() as second:  # both open, so that the ports differ
-        for sock in (first, second):
-            sock.bind(("127.0.0.1", 0))
-        hosts = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in (first, second)]
-    return [
-        subprocess.Popen(
-            command("train", *arguments, "--strategy=multi_worker"),
-            cwd=REPOSITORY,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ,
-                "TF_CONFIG": json.dumps({"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}),
-            },
-        )
-        for index in range(2)
-    ]
-
-
-def _end(processes: list[subprocess.Popen[str]], *, status: int) -> list[tuple[str, str]]:
-    """(stdout, stderr) of both, which have to leave with `status`."""
-    try:
-        outputs = [process.communicate(timeout=TIMEOUT_S) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [status] * 2, [stderr[-2000:] for _, stderr in outputs]
-    return outputs
-
-
 def _two_workers(*arguments: str) -> list[tuple[str, str]]:
     """(stdout, stderr) of both processes."""
-    return _end(_start_two_workers(*arguments), status=0)
+    return end(start_two_workers(command("train", *arguments, "--strategy=multi_worker")), status=0)
 
 
 def test_a_signal_to_one_worker_ends_both_at_one_step(digits: str, short: str, tmp_path: pathlib.Path) -> None:
@@ -192,13 +167,13 @@ def test_a_signal_to_one_worker_ends_both_at_one_step(digits: str, short: str, t
         f"--data={digits}",
         f"--workdir={tmp_path}",
     ]
-    processes = _start_two_workers(*arguments)
+    processes = start_two_workers(command("train", *arguments, "--strategy=multi_worker"))
     deadline = time.monotonic() + TIMEOUT_S
     while not list(tmp_path.glob("checkpoints/step-*")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)
-    said = [re.search(r"at global step (\d+), which is saved", out) for out, _ in _end(processes, status=42)]
+    said = [re.search(r"at global step (\d+), which is saved", out) for out, _ in end(processes, status=42)]
     [step] = {int(match[1]) for match in said}
     assert list(tmp_path.glob(f"checkpoints/step-{step:08d}*"))
     first, second = _two_workers(*arguments)
