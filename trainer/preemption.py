@@ -29,6 +29,15 @@ class Interrupted(Exception):  # noqa: N818
     """Work that takes long was left because of a signal; what there is to save is not saved yet."""
 
 
+def take_back() -> None:
+    """Gives SIGTERM back to its handler here: joining a cluster, TensorFlow takes it for a notice that nobody reads.
+
+    https://github.com/openxla/xla/blob/main/xla/tsl/distributed_runtime/preemption/preemption_notifier.cc
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
 class Signals(contextlib.AbstractContextManager["Signals"]):
     """While it is entered, SIGTERM and the first Ctrl-C are noted instead of ending the process; the second ends it.
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from pipeline.errors import InputError
 from trainer import cluster as cluster_lib
-from trainer import rendezvous, tpu
+from trainer import preemption, rendezvous, tpu
 
 NAMES = ("one", "mirrored", "multi_worker", "tpu")
 
@@ -66,9 +66,9 @@ def connect(
             task_id=worker.index,
             rpc_layer="grpc",
         )
-        return Cluster(
-            tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver), worker.index, worker.num_workers
-        )
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        preemption.take_back()
+        return Cluster(strategy, worker.index, worker.num_workers)
     if name == "tpu":
         tpu.check_hosts(os.environ)
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="local")

@@ -21,14 +21,14 @@ from tests.trainer import replicas
 from tests.trainer.commands import REPOSITORY, TIMEOUT_S, command, end, start_two_workers
 from trainer import evaluate, preemption, strategies, train
 
-# As the loop uses it: they ask each other every third step. Says when it has begun.
+# As the command and the loop use it: they ask each other every third step. Says when it has begun.
 WORKER = """
 import sys
 from trainer import preemption, strategies
 
-cluster = strategies.connect("multi_worker")
 step = 0
 with preemption.Signals() as signals:
+    cluster = strategies.connect("multi_worker")
     while True:
         step += 1
         if step % 3 == 0:
