@@ -87,7 +87,9 @@ def assert_one_winner(
     found = [re.match(told, answer) for answer in said if answer != PUBLISHED]
     assert all(found), said
     assert_whole(new_settings(inputs[0], output, "a").directory)
-    return collections.Counter([PUBLISHED, *(re.sub(r"gs:\S+|job [0-9a-f]{8}\b", "…", match[1]) for match in found if match)])
+    return collections.Counter(
+        [PUBLISHED, *(re.sub(r"gs:\S+|job [0-9a-f]{8}\b", "…", match[1]) for match in found if match)]
+    )
 
 
 def test_on_a_disk(start: Callable[[int], list[subprocess.Popen[str]]], tmp_path: pathlib.Path) -> None:
