@@ -16,7 +16,7 @@ def tool(name: str) -> str:
     places = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     found = shutil.which(name, path=places)
     if not found:
-        pytest.skip(f"{name} is not installed: make lint installs what the lock has")
+        pytest.skip(f"{name} is not installed")
     return found
 
 
