@@ -32,6 +32,7 @@ class Fault(NamedTuple):
     begin: Callable[[Training, str], None] = lambda run, name: None
     end: Callable[[Training, str], None] = lambda run, name: None
     lasts_s: float = 0.0
+    stuck: bool = False  # so that only the supervisor's patience ends it
     loss: float = 0.0  # the share of packets lost from the start of the training to its end
 
 
@@ -45,7 +46,7 @@ def _cut(seconds: float) -> Fault:
 
 FAULTS: Mapping[str, Fault] = {
     "kill": Fault(_signal(signal.SIGKILL)),
-    "stop": Fault(_signal(signal.SIGSTOP)),
+    "stop": Fault(_signal(signal.SIGSTOP), stuck=True),
     "cut-5s": _cut(5.0),
     "cut-100s": _cut(100.0),
     "loss": Fault(loss=0.1),
@@ -68,8 +69,7 @@ def disturb(fault: str, folder: pathlib.Path, data: str, baseline: Baseline, *, 
       AssertionError: where it did not end as the undisturbed one, or where the fault was noticed late.
     """
     what, name, after_step = FAULTS[fault], chance.choice(NAMES), chance.randint(_EARLIEST, _LATEST)
-    # Where packets are lost, workers take long to come to their first step, and nobody is stuck.
-    stall_timeout_s = STALL_TIMEOUT_S if what.loss else baseline.stall_timeout_s
+    stall_timeout_s = baseline.stall_timeout_s if what.stuck else STALL_TIMEOUT_S
     processes = supervisors(folder, data, stall_timeout_s=stall_timeout_s)
     with training(folder, processes, loss=what.loss) as run:
         began = time.monotonic()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import random
 import shlex
 import stat
 import sys
@@ -37,7 +38,7 @@ class Pod:
 
 
 def of(manifests: Sequence[Mapping[str, Any]]) -> list[Pod]:
-    """The pods of all Indexed Jobs and JobSets among the manifests.
+    """The pods of all Jobs and JobSets among the manifests.
 
     https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode and
     https://jobset.sigs.k8s.io/docs/concepts/ say how they are called and what they are told.
@@ -71,13 +72,19 @@ def _serves(services: Sequence[Mapping[str, Any]], subdomain: str, job: str) -> 
 
 
 def _of_job(spec: Mapping[str, Any], name: str, namespace: str, subdomain: str) -> list[Pod]:
-    assert spec["completionMode"] == "Indexed", f"{name} has no numbered pods"
     assert spec["parallelism"] == spec["completions"], f"not all pods of {name} run at the same time"
     template = spec["template"]
+    if spec.get("completionMode", "NonIndexed") == "NonIndexed":
+        return [_pod(template, f"{name}-{_random()}", None, namespace, "") for _ in range(spec["completions"])]
     return [_pod(template, f"{name}-{index}", index, namespace, subdomain) for index in range(spec["completions"])]
 
 
-def _pod(template: Mapping[str, Any], hostname: str, index: int, namespace: str, subdomain: str) -> Pod:
+def _random() -> str:
+    """The end of a name that Kubernetes makes up."""
+    return "".join(random.choices("bcdfghjklmnpqrstvwxz2456789", k=5))
+
+
+def _pod(template: Mapping[str, Any], hostname: str, index: int | None, namespace: str, subdomain: str) -> Pod:
     spec = template["spec"]
     (container,) = spec["containers"]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
@@ -89,7 +96,9 @@ def _pod(template: Mapping[str, Any], hostname: str, index: int, namespace: str,
         each["name"]: each["value"] if "value" in each else str(fields[each["valueFrom"]["fieldRef"]["fieldPath"]])
         for each in container.get("env", [])
     }
-    injected = {"JOB_COMPLETION_INDEX": str(index), "HOSTNAME": hostname, "KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+    injected = {"HOSTNAME": hostname, "KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+    if index is not None:
+        injected["JOB_COMPLETION_INDEX"] = str(index)
     memory = {volume["name"] for volume in spec.get("volumes", []) if "emptyDir" in volume}
     return Pod(
         hostname,

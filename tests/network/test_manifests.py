@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.network import pods
-from tests.network.training import NAMES, RECORDER, REPOSITORY, Baseline, supervisors, training
+from tests.network import hosts, pods
+from tests.network.training import NAMES, RECORDER, REPOSITORY, TIMEOUT_S, Baseline, supervisors, training
+from tests.runners import worker
 
 pytestmark = pytest.mark.network
 
 MANIFESTS = REPOSITORY / "infra/kubernetes"
 FOLDER, DATA = "/mnt/training", "/mnt/data"  # where a pod sees them
+IMAGE = {"PATH": f"{pathlib.Path(sys.executable).parent}:{os.defpath}:/usr/sbin:/sbin", "HOME": "/"}
 SLURM = {"SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "worker-[0-1]"}
 TF_CONFIG = '{"cluster": {"worker": ["worker-0:2222", "worker-1:2222"]}, "task": {"type": "worker", "index": %d}}'
 ENVIRONMENTS = {
@@ -45,7 +47,7 @@ def build(overlay: str, folder: pathlib.Path, **settings: str) -> list[dict[str,
     return list(yaml.safe_load_all(built.stdout))
 
 
-@pytest.mark.parametrize("overlay", ["gpu", "gpu-spot", "gpu-indexed-job"])
+@pytest.mark.parametrize("overlay", ["gpu", pytest.param("gpu-spot", marks=pytest.mark.soak), "gpu-indexed-job"])
 def test_pods_train_together(overlay: str, digits: str, baseline: Baseline, tmp_path: pathlib.Path) -> None:
     settings = {"CONFIG": f"{FOLDER}/config.py", "DATA": DATA, "WORKDIR": f"{FOLDER}/workdir"}
     found = pods.of(build(overlay, tmp_path / "kubernetes", **settings))
@@ -55,17 +57,28 @@ def test_pods_train_together(overlay: str, digits: str, baseline: Baseline, tmp_
     processes = {}
     for pod in found:
         os.chown(folder, pod.user, pod.group)
-        image = {
-            "PATH": f"{pathlib.Path(sys.executable).parent}:{os.defpath}:/usr/sbin:/sbin",
-            "HOME": "/",
-            "PYTHONPATH": str(RECORDER),
-            "RECORD": f"{FOLDER}/{pod.hostname}.jsonl",
-        }
+        image = {**IMAGE, "PYTHONPATH": str(RECORDER), "RECORD": f"{FOLDER}/{pod.hostname}.jsonl"}
         processes[pod.hostname] = pods.process(pod, {FOLDER: folder, DATA: pathlib.Path(digits)}, image)
     with training(folder, processes, names={pod.hostname: pod.names for pod in found}) as run:
         result = run.result()
         assert [len(run.workers(pod.hostname)) for pod in found] == [1, 1], run.logs()
     assert result == baseline.result
+
+
+def test_the_pod_that_prepares_writes_the_same_shards(
+    digits: str, digit_folders: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    settings = {"INPUT": "/mnt/photos", "OUTPUT": "/mnt/prepared", "NAME": "digits"}
+    (pod,) = pods.of(build("preprocess", tmp_path / "kubernetes", **settings))
+    output, log = tmp_path / "prepared", tmp_path / "log"
+    output.mkdir()
+    os.chown(output, pod.user, pod.group)
+    digit_folders.chmod(0o755)  # pytest's own folders are private
+    process = pods.process(pod, {"/mnt/photos": digit_folders, "/mnt/prepared": output}, IMAGE)
+    with hosts.network({pod.hostname: ()}) as net:
+        started = net.start(pod.hostname, process.command, env=process.env, cwd=REPOSITORY, log=log)
+        assert started.wait(TIMEOUT_S) == 0, log.read_text()
+    assert worker.result(output / "digits/1.0.0") == worker.result(pathlib.Path(digits))
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
