@@ -17,7 +17,6 @@ import tensorflow as tf
 from pipeline import manifest, shards, sources, storage
 from pipeline.errors import InputError
 from tests.pipeline import http_folder, shard_files
-from tests.preprocess.conftest import serve_bucket  # noqa: F401  # a fixture
 
 
 @pytest.fixture
@@ -379,11 +378,11 @@ def test_no_room_is_said_after_a_while(
         late.open(0)
 
 
-@pytest.mark.parametrize("failures", [0.0, pytest.param(0.2, marks=pytest.mark.soak)])  # gcsfs waits for seconds
+@pytest.mark.parametrize("failures", [0.0, pytest.param(0.2, marks=pytest.mark.soak)])
 def test_a_bucket(
     dataset: tuple[pathlib.Path, manifest.Manifest],
     tmp_path: pathlib.Path,
-    serve_bucket: Callable[..., str],  # noqa: F811  # the fixture
+    serve_bucket: Callable[..., str],
     failures: float,
 ) -> None:
     root, _ = dataset
