@@ -15,13 +15,17 @@ define CHECK_PYTHON
   exit 1; }
 endef
 
-.PHONY: help demo test soak bench bench-peers test-flink lint format lock clean
+.PHONY: help demo test soak bench bench-peers test-flink test-network test-infra test-gcs test-image lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo     run the whole job on 1,797 handwritten digits: prepare, train, evaluate, predict'
 	@echo 'make test     ruff, mypy and all tests'
 	@echo 'make test-flink  the preparation job on a local Flink cluster; needs java and mvn'
+	@echo 'make test-network  workers on hosts of their own, whose network and processes fail; needs root and iproute2'
+	@echo 'make test-infra  the manifests as a cluster would check them; needs go'
+	@echo 'make test-gcs    our stand-in for Google Cloud Storage beside fake-gcs-server; needs go'
+	@echo 'make test-image  images built by buildah in a chroot; needs root, buildah and debootstrap'
 	@echo 'make soak     the tests that take minutes: 30 kills of one job, 50 of a training, searches and batch-size trials'
 	@echo 'make bench    speed and memory beside other writers, input pipelines and keras.Model.fit; BENCH=--help: how to run less'
 	@echo 'make bench-peers  once, before make bench BENCH=input: PyTorch, DALI, grain, FFCV and others, 6 GB in build'
@@ -52,6 +56,33 @@ test-flink: $(INSTALLED)
 	else \
 	  echo 'test-flink: skipped, it needs java and mvn'; \
 	fi
+
+test-network: $(INSTALLED)
+	$(BIN)/python -m pytest -m 'network and not soak' tests/network
+
+# Without Go there is nothing to build with, which is no failure; everything else is one.
+test-infra: $(INSTALLED)
+	@if command -v go >/dev/null; then \
+	  $(MAKE) --no-print-directory build/infra/apiserver && $(BIN)/python -m pytest tests/infra/test_apiserver.py; \
+	else \
+	  echo 'test-infra: skipped, it needs go'; \
+	fi
+
+test-gcs: $(INSTALLED)
+	@if command -v go >/dev/null; then \
+	  $(MAKE) --no-print-directory build/gcs/fake-gcs-server && $(BIN)/python -m pytest tests/gcs; \
+	else \
+	  echo 'test-gcs: skipped, it needs go'; \
+	fi
+
+test-image:
+	tests/infra/build_images.sh
+
+build/infra/apiserver: $(wildcard tests/infra/apiserver/*)
+	cd tests/infra/apiserver && go build -o '$(CURDIR)/$@' .
+
+build/gcs/fake-gcs-server: tests/gcs/go.mod tests/gcs/go.sum
+	cd tests/gcs && go build -o '$(CURDIR)/$@' github.com/fsouza/fake-gcs-server
 
 # Maven's own settings say from where; a second try, because registries fail for a moment.
 build/flink/.fetched: infra/flink/pom.xml
