@@ -26,12 +26,16 @@ from tests.bench import (
     bench_speed,
     bench_step,
     bench_storing,
+    bench_workers,
     contenders,
     data,
     measure,
 )
 
-PARTS = ("speed", "writing", "workers", "scale", "storing", "input", "step", "loop", "leaves", "rare_classes")
+PARTS = (
+    *("speed", "writing", "workers", "scale", "storing", "input", "step", "loop", "workers_training"),
+    *("leaves", "rare_classes"),
+)
 
 
 def main() -> None:
@@ -102,6 +106,8 @@ def main() -> None:
         print(bench_step.step(bench_step.NETWORKS, given.repeats) + "\n", flush=True)
     if "loop" in given.parts:
         print(bench_step.loop(given.repeats) + "\n", flush=True)
+    if "workers_training" in given.parts:
+        print(bench_workers.workers_training(given.repeats) + "\n", flush=True)
     if "input" in given.parts:
         try:
             for found in bench_input.tables(sections, chosen, given.archives, given.repeats):

@@ -69,7 +69,7 @@ def loop(repeats: int) -> str:
     progress, logs and TensorBoard, the other by calling the step in a bare Python loop.
     """
     with tempfile.TemporaryDirectory() as folder:
-        dataset = _dataset(pathlib.Path(folder))
+        dataset = digits(pathlib.Path(folder))
         costs: dict[str, list[Turn]] = {"loop": [], "bare": []}
         waits: list[float] = []
         for repeat in range(repeats):
@@ -88,7 +88,7 @@ def loop(repeats: int) -> str:
     return f"### Loop: {_LOOP_STEPS} steps of MobileNetV2 at 160, batch {_BATCH}\n\n{measure.table(rows)}\n\n{wait}"
 
 
-def _dataset(folder: pathlib.Path) -> str:
+def digits(folder: pathlib.Path) -> str:
     """Handwritten digits as the demo prepares them."""
     measure.run([sys.executable, "infra/demo/write_digits.py", str(folder / "digits")])
     arguments = [f"--input={folder / 'digits'}", f"--output={folder}", "--name=digits"]
