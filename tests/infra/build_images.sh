@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds images of infra/docker/Dockerfile without a Docker engine and runs their programs: build_images.sh [STAGE …]
+# Builds images of infra/docker/Dockerfile without a Docker engine and does small work in them:
+# build_images.sh [preprocess [trainer]]
 #
 # buildah works in a chroot, as root. The base is a stand-in for python:3.11-slim: Debian's minimal system by
 # debootstrap, and this machine's Python 3.11 in /usr/local, where that image has its own. So what is shown is that
@@ -10,6 +11,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 scratch=${SCRATCH:-build/images}
 python=${PYTHON:-python3.11}
+stages=("$@")
+[[ $# -gt 0 ]] || stages=(preprocess)
 export STORAGE_DRIVER=${STORAGE_DRIVER:-overlay} BUILDAH_ISOLATION=chroot
 storage=(--root "$PWD/$scratch/storage" --runroot "$PWD/$scratch/run")
 base=localhost/python-stand-in:3.11
@@ -42,7 +45,7 @@ make_base() {
   printf '[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n' >"$root/etc/pip.conf"
   container=$(buildah "${storage[@]}" from scratch)
   buildah "${storage[@]}" add --quiet "$container" "$root" / >/dev/null
-  buildah "${storage[@]}" config --env PATH=/usr/local/bin:/usr/bin:/bin "$container"
+  buildah "${storage[@]}" config --env PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
   buildah "${storage[@]}" commit --quiet --rm "$container" "$base" >/dev/null
   rm -rf "$root"
 }
@@ -54,37 +57,61 @@ build() {
   echo "$1: built in $((SECONDS - began)) s"
 }
 
-# Runs a command in an image as its user.
+# Runs a command in an image, as its user, with a folder that stays at /work.
 inside() {
-  local container status=0
-  container=$(buildah "${storage[@]}" from --pull-never "localhost/$1:test")
-  buildah "${storage[@]}" run "$container" -- "${@:2}" || status=$?
+  local stage=$1 container status=0
+  shift
+  container=$(buildah "${storage[@]}" from --pull-never "localhost/$stage:test")
+  local options=(--volume "$PWD/$scratch/work:/work")
+  buildah "${storage[@]}" run "${options[@]}" "$container" -- "$@" 2>"$scratch/$stage.error" || status=$?
   buildah "${storage[@]}" rm "$container" >/dev/null
   return "$status"
 }
 
+fail() {
+  echo "error: $1" >&2
+  cat "$scratch"/*.error >&2
+  exit 1
+}
+
 check() {
-  local stage=$1 entry
-  read -r -a entry <<<"$(buildah "${storage[@]}" inspect --type image \
-    --format '{{join .OCIv1.Config.Entrypoint " "}}' "localhost/$stage:test")"
-  [[ $(inside "$stage" id --user) == 10001 ]] || { echo "error: $stage runs as root" >&2; return 1; }
-  [[ -z $(inside "$stage" find / -xdev -user 10001 -not -path '/proc/*') ]] ||
-    { echo "error: the user of $stage owns files" >&2; return 1; }
-  inside "$stage" test ! -e /root/.cache
-  inside "$stage" "${entry[@]}" --help >"$scratch/$stage.help"
-  local status=0
-  inside "$stage" "${entry[@]}" --no_such_flag=1 2>"$scratch/$stage.error" || status=$?
-  [[ $status == 2 ]] || { echo "error: $stage ends with $status for a bad flag" >&2; return 1; }
-  case $stage in
-    preprocess) inside "$stage" python -c 'import preprocess.graph, google.cloud.storage, gcsfs' ;;
-    *) inside "$stage" python -c 'import tensorflow as tf, trainer.train; print("TensorFlow", tf.__version__)' ;;
-  esac
+  local stage=$1 format='{{range .OCIv1.Config.Entrypoint}}{{.}} {{end}}' entry status=0
+  read -r -a entry <<<"$(buildah "${storage[@]}" inspect --type image --format "$format" "localhost/$stage:test")"
+  [[ ${#entry[@]} -gt 0 ]] || fail "$stage starts nothing"
+  [[ $(inside "$stage" id --user) == 10001 ]] || fail "$stage runs as root"
+  [[ -z $(inside "$stage" find /shardline /usr /opt /etc /var -user 10001) ]] || fail "the user of $stage owns files"
+  inside "$stage" "${entry[@]}" --help >/dev/null || fail "$stage does not start"
+  inside "$stage" "${entry[@]}" --no_such_flag=1 || status=$?
+  [[ $status == 2 ]] || fail "$stage ends with $status for a bad flag"
+  try "$stage" "${entry[@]}" || fail "$stage does not do its work"
   buildah "${storage[@]}" images --format "$stage: {{.Size}}" "localhost/$stage:test"
 }
 
+# What the stage is for: 60 pictures become a dataset, and three steps are trained on that.
+try() {
+  local stage=$1
+  shift
+  if [[ $stage == preprocess ]]; then
+    inside "$stage" python -c "
+import pathlib
+from PIL import Image
+for number in range(60):
+    picture = pathlib.Path('/work/photos', 'ab'[number % 2], f'{number}.png')
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    Image.effect_noise((32, 32), 8 + number).save(picture)
+"
+    inside "$stage" "$@" --input=/work/photos --output=/work/data --name=noise --splits=train=0.8,validation=0.2 \
+      --max_workers=1 --overwrite
+  else
+    inside "$stage" "$@" --config=configs/digits_mobilenetv2.py --data=/work/data/noise/1.0.0 --workdir=/work/run \
+      --config.global_batch=16 --config.phases[0].epochs=1 --config.phases[0].warmup_epochs=0
+  fi
+}
+
 mkdir -p "$scratch"
-make_base
-for stage in "${@:-preprocess}"; do
+buildah "${storage[@]}" inspect --type image "$base" >/dev/null 2>&1 || make_base
+rm -rf "$scratch/work" && mkdir -p "$scratch/work" && chmod 777 "$scratch/work"
+for stage in "${stages[@]}"; do
   build "$stage"
   check "$stage"
 done
