@@ -106,6 +106,13 @@ lock: $(UV)
 	  --no-emit-index-url --no-annotate --no-header $(if $(UPGRADE),--upgrade) --quiet --output-file requirements.lock
 	$(UV) pip compile tests/bench/peers.in --universal --python-version 3.10 --generate-hashes --no-emit-package triton \
 	  --no-emit-index-url --no-annotate --no-header $(if $(UPGRADE),--upgrade) --quiet --output-file tests/bench/peers.txt
+	for role in build trainer trainer-tpu preprocess; do \
+	  cat requirements.lock $(if $(UPGRADE),,infra/docker/$$role.txt) > build/$$role.txt && \
+	  mv build/$$role.txt infra/docker/$$role.txt && \
+	  $(UV) pip compile infra/docker/$$role.in --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
+	    --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
+	    --output-file infra/docker/$$role.txt || exit 1; \
+	done
 
 clean:
 	rm -rf .venv build runs/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
