@@ -37,13 +37,17 @@ def hold(worker: Worker, deadline: float, idle: Callable[[], None]) -> tuple[str
     roll = _RollCall(worker)
     with listen_alone(port_of(worker.coordinator), idle) as listener:
         try:
-            while len(roll.here()) < worker.num_workers - 1:
+            while True:
                 idle()
+                complete = len(roll.here()) == worker.num_workers - 1
                 with selectors.DefaultSelector() as selector:
                     for one in (listener, *(call.connection for call in roll.calls)):
                         selector.register(one, selectors.EVENT_READ)
-                    ready = {key.fileobj for key, _ in selector.select(TICK_S)}
-                for call in [call for call in roll.calls if call.connection in ready]:
+                    ready = {key.fileobj for key, _ in selector.select(0 if complete else TICK_S)}
+                heard = [call for call in roll.calls if call.connection in ready]
+                if complete and not heard:  # or one of them may be dead, and come again already
+                    return roll.finish()
+                for call in heard:
                     roll.hear(call)
                 if listener in ready:
                     with contextlib.suppress(OSError):  # whoever has hung up again
@@ -52,7 +56,6 @@ def hold(worker: Worker, deadline: float, idle: Callable[[], None]) -> tuple[str
                 roll.sort_out()
                 if time.monotonic() > deadline:
                     raise TimeoutError(roll.dissolve())
-            return roll.finish()
         finally:  # of what is left: they call again, and this worker may come again
             for call in list(roll.calls):
                 roll.end(call)

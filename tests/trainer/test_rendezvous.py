@@ -267,10 +267,42 @@ def test_a_worker_that_is_killed_while_it_waits_may_come_again(coordinator: str,
         processes[killed].send_signal(signal.SIGKILL)
         processes[killed].wait()
         processes |= {index: start(index) for index in (killed, 2)}
-        said = {process.communicate(timeout=60)[0] for process in processes.values()}
+        said = {index: process.communicate(timeout=60)[0] for index, process in processes.items()}
+        assert [process.returncode for process in processes.values()] == [0, 0, 0], said
     finally:
         for process in processes.values():
             process.kill()
             process.wait()
-    [addresses] = said
+    [addresses] = set(said.values())
     assert len(set(addresses.split())) == 3
+
+
+def test_a_worker_that_died_as_it_called_is_waited_for(port: int) -> None:
+    """Its claim and its end come together, and with them the last of the others."""
+    calls: list[socket.socket] = []
+
+    def claim(call: socket.socket, index: int, address: str) -> None:
+        call.sendall(json.dumps({"worker": index, "num_workers": 3, "address": address}).encode() + b"\n")
+
+    def call() -> socket.socket:
+        return socket.create_connection(("127.0.0.1", port))
+
+    def idle() -> None:  # worker 0 hears nothing meanwhile
+        ticks.append(time.monotonic())
+        if len(ticks) == 1:
+            calls.extend([call(), call()])
+        if len(ticks) == 4:  # both were taken in
+            claim(calls[0], 1, "dead:1")
+            calls[0].close()
+            claim(calls[1], 2, "host:2")
+        if len(ticks) == 8:
+            calls.append(call())
+            claim(calls[2], 1, "host:1")
+
+    ticks: list[float] = []
+    worker = Worker(0, 3, f"127.0.0.1:{port}", "flags")
+    try:
+        assert roll_call.hold(worker, time.monotonic() + 20, idle)[1:] == ("host:1", "host:2")
+    finally:
+        for one in calls:
+            one.close()
