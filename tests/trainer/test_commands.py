@@ -41,7 +41,7 @@ def test_help_needs_no_tensorflow(arguments: list[str]) -> None:
     [
         (["trian"], "unknown command 'trian'"),
         (["train", DIGITS], "--data, --workdir must be given"),
-        (["train", DIGITS, "--dta=x"], "Did you mean: data ?"),
+        (["train", DIGITS, "--dta=x"], "Did you mean: data"),
         (["train", DIGITS, "--data=x", "--workdir=y", "extra"], "unexpected argument 'extra'"),
         (["train", DIGITS, "--data=x", "--workdir=y", "--strategy=horovod"], "horovod"),
         (["train", DIGITS, "--data=x", "--workdir=y", "--config.optimizer.peaklr=1"], "optimizer.peak_lr?"),
