@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from pipeline.errors import InputError
 from trainer import cluster as cluster_lib
-from trainer import preemption, rendezvous, tpu
+from trainer import connections, preemption, rendezvous, tpu
 
 NAMES = ("one", "mirrored", "multi_worker", "tpu")
 
@@ -68,6 +68,7 @@ def connect(
         )
         strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
         preemption.take_back()
+        connections.watch()
         return Cluster(strategy, worker.index, worker.num_workers)
     if name == "tpu":
         tpu.check_hosts(os.environ)

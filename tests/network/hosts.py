@@ -93,6 +93,18 @@ class Network:
     def mend(self, name: str) -> None:
         _ip("-n", self.switch, "link", "set", self.hosts[name].port, "up")
 
+    def lose_answers(self, name: str, *, port: int) -> None:
+        """From now on nothing with content comes from the host's `port`; that it has heard what it was told does."""
+        interface = self.hosts[name].port
+        rules = (
+            f"table netdev answers {{ chain lost {{ type filter hook ingress device {interface} priority 0; "
+            f"tcp sport {port} ip length > 100 drop; }}; }}"
+        )
+        _run("ip", "netns", "exec", self.switch, "nft", rules)
+
+    def find_answers(self) -> None:
+        _run("ip", "netns", "exec", self.switch, "nft", "delete", "table", "netdev", "answers")
+
     def lose(self, name: str, share: float) -> None:
         """Of the packets to the host, and of those from it, from now on so many are lost at random."""
         host = self.hosts[name]

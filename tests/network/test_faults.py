@@ -17,7 +17,7 @@ TIMES = 10
 PREEMPTIONS = 10  # of each way: 20 to one worker, 20 to all of them
 
 
-@pytest.mark.parametrize("fault", ["kill", "stop", "cut-5s"])
+@pytest.mark.parametrize("fault", ["kill", "stop", "cut-5s", "answers-30s"])
 def test_a_training_gets_over_it(fault: str, digits: str, baseline: Baseline, tmp_path: pathlib.Path) -> None:
     disturb(fault, tmp_path / "run", digits, baseline, chance=random.Random(0))
 
