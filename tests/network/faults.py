@@ -89,7 +89,8 @@ def disturb(fault: str, folder: pathlib.Path, data: str, baseline: Baseline, *, 
     Raises:
       AssertionError: where it did not end as the undisturbed one, or where the fault was noticed late.
     """
-    what, name, after_step = FAULTS[fault], chance.choice(what.victims), chance.randint(_EARLIEST, _LATEST)
+    what = FAULTS[fault]
+    name, after_step = chance.choice(what.victims), chance.randint(_EARLIEST, _LATEST)
     stall_timeout_s = baseline.stall_timeout_s if what.stuck else STALL_TIMEOUT_S
     processes = supervisors(folder, data, stall_timeout_s=stall_timeout_s)
     with training(folder, processes, loss=what.loss) as run:
