@@ -10,6 +10,7 @@ folder without it is no checkpoint. TensorFlow only ever reads and writes local 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import hashlib
 import json
@@ -107,10 +108,11 @@ def _scratch(workdir: str, name: Name) -> Iterator[str]:
         os.mkdir(scratch)
     else:
         scratch = tempfile.mkdtemp(prefix=_temporary_prefix(workdir))
-    try:
+    with contextlib.ExitStack() as in_the_end:
+        in_the_end.callback(shutil.rmtree, scratch, ignore_errors=True)
+        # Where a name stands for two stores on one machine, or a run was started twice, the other one tidies, too.
+        in_the_end.enter_context(storage.exclusive(scratch))
         yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _temporary_prefix(workdir: str) -> str:
@@ -232,9 +234,20 @@ def tidy(workdir: str) -> None:
         complete = {str(name) for name in names(workdir)}
         leftovers = [name for name in children if _NAME.fullmatch(name) and name not in complete]
         for path in glob.glob(os.path.join(tempfile.gettempdir(), _temporary_prefix(workdir) + "*")):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_abandoned(path)
     for name in leftovers:
         storage.remove_tree(storage.join(parent, name))
+
+
+def _remove_abandoned(scratch: str) -> None:
+    """Deletes a folder that nobody is writing to: whoever does has it locked, and a lock ends with its process."""
+    with contextlib.suppress(FileNotFoundError, BlockingIOError):
+        descriptor = os.open(scratch, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(scratch, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
 def first_line(error: Exception) -> str:

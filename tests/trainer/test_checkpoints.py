@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import os
 import pathlib
 import random
 import resource
 import shutil
 import subprocess
 import sys
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -385,6 +389,20 @@ def test_buckets_hold_the_same(learner: Learner, caplog: pytest.LogCaptureFixtur
     said = f"(content.data-00000-of-00001 has {len(data) - 1:,} bytes, {len(data):,} were written)"
     assert f"step-00000015 is damaged {said}" in caplog.text
     assert checkpoints.load_weights(workdir, learner.net)[0] == 5
+
+
+def test_tidying_leaves_what_another_process_is_writing() -> None:
+    workdir = f"memory://{uuid.uuid4().hex}/run"
+    abandoned = tempfile.mkdtemp(prefix=files._temporary_prefix(workdir))
+
+    def write(prefix: str) -> None:
+        files.tidy(workdir)
+        pathlib.Path(f"{prefix}.index").write_text("1")
+
+    files.publish(workdir, files.Name(1), write, {})
+    assert files.names(workdir) == [files.Name(1)]
+    assert not os.path.exists(abandoned)
+    assert not glob.glob(os.path.join(tempfile.gettempdir(), files._temporary_prefix(workdir) + "*"))
 
 
 def test_a_kill_at_any_access_to_files_loses_nothing_that_was_saved(tmp_path: pathlib.Path) -> None:
