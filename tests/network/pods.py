@@ -118,26 +118,36 @@ def process(pod: Pod, volumes: Mapping[str, pathlib.Path], env: Mapping[str, str
       volumes: folders of this machine by where the pod sees them, which has to be below /mnt.
       env: of its image.
     """
-    script = ["set -e", "mount -t tmpfs -o mode=0755 tmpfs /mnt", *_open_to_all([sys.base_prefix, str(REPOSITORY)])]
-    for path, folder in volumes.items():
+    script = ["set -e", "mount -t tmpfs -o mode=0755 tmpfs /mnt"]
+    for path, folder in volumes.items():  # first, because they may lie where something is mounted next
         script += [f"mkdir -p {path}", f"mount --bind {shlex.quote(str(folder))} {path}"]
-    script += [f"mount -t tmpfs -o mode=1777 tmpfs {path}" for path in pod.scratch]
+    script += _keep([sys.base_prefix, str(REPOSITORY)], scratch=pod.scratch)
     script += ["mount -o remount,bind,ro /", "mount -o remount,ro /mnt"]
     drop = f"--reuid={pod.user} --regid={pod.group} --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all"
     script.append(f'exec setpriv {drop} -- "$@"')
     return Process(["sh", "-c", "\n".join(script), "pod", *pod.command], {**env, **pod.env})
 
 
-def _open_to_all(paths: Sequence[str]) -> list[str]:
-    """Shell commands after which every user reaches folders that lie in somebody's private one."""
-    script, private = [], set()
+def _keep(paths: Sequence[str], *, scratch: Sequence[str]) -> list[str]:
+    """Shell commands that mount empty `scratch` folders, after which every user reaches `paths` all the same.
+
+    They may lie in one of these, or in somebody's private folder, which is emptied then, too.
+    """
+    script, kept, emptied = [], [], set(scratch)
     for number, path in enumerate(paths):
-        closed = [parent for parent in reversed(pathlib.Path(path).parents) if not parent.stat().st_mode & stat.S_IXOTH]
-        if closed:
-            private.add(closed[0])
-            script += [f"mkdir /mnt/.{number}", f"mount --bind {shlex.quote(path)} /mnt/.{number}"]
-    script += [f"mount -t tmpfs -o mode=0755 tmpfs {shlex.quote(str(folder))}" for folder in sorted(private)]
-    for number, path in enumerate(paths):
-        if f"mkdir /mnt/.{number}" in script:
-            script += [f"mkdir -p {shlex.quote(path)}", f"mount --move /mnt/.{number} {shlex.quote(path)}"]
+        hidden = [
+            str(parent)
+            for parent in reversed(pathlib.Path(path).parents)
+            if str(parent) in scratch or not parent.stat().st_mode & stat.S_IXOTH
+        ]
+        if hidden:
+            emptied.add(hidden[0])
+            kept.append((f"/mnt/.{number}", shlex.quote(path)))
+    for aside, path in kept:
+        script += [f"mkdir {aside}", f"mount --bind {path} {aside}"]
+    for folder in sorted(emptied):
+        mode = "1777" if folder in scratch else "0755"
+        script.append(f"mount -t tmpfs -o mode={mode} tmpfs {shlex.quote(folder)}")
+    for aside, path in kept:
+        script += [f"mkdir -p {path}", f"mount --move {aside} {path}"]
     return script
