@@ -92,7 +92,8 @@ def disturb(fault: str, folder: pathlib.Path, data: str, baseline: Baseline, *, 
     what = FAULTS[fault]
     name, after_step = chance.choice(what.victims), chance.randint(_EARLIEST, _LATEST)
     stall_timeout_s = baseline.stall_timeout_s if what.stuck else STALL_TIMEOUT_S
-    processes = supervisors(folder, data, stall_timeout_s=stall_timeout_s)
+    # Other work may make a start longer than that: it is then one of several.
+    processes = supervisors(folder, data, stall_timeout_s=stall_timeout_s, more_flags=["--max_restarts=10"])
     with training(folder, processes, loss=what.loss) as run:
         began = time.monotonic()
         if not what.loss:
