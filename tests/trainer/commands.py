@@ -66,10 +66,10 @@ def start_workers(arguments: list[str], count: int) -> list[subprocess.Popen[str
     ]
 
 
-def end(processes: list[subprocess.Popen[str]], *, status: int) -> list[tuple[str, str]]:
+def end(processes: list[subprocess.Popen[str]], *, status: int, timeout_s: float = TIMEOUT_S) -> list[tuple[str, str]]:
     """(stdout, stderr) of each, which have to leave with `status`."""
     try:
-        outputs = [process.communicate(timeout=TIMEOUT_S) for process in processes]
+        outputs = [process.communicate(timeout=timeout_s) for process in processes]
     finally:
         for process in processes:
             process.kill()
