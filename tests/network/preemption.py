@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from tests.network import hosts
 from tests.network.faults import undisturbed
@@ -75,6 +74,8 @@ def _check_close(workdir: pathlib.Path, expected: pathlib.Path) -> None:
 
 
 def _content(workdir: str) -> dict[str, npt.NDArray[np.generic]]:
+    import tensorflow as tf  # which nothing else here needs
+
     reader = tf.train.load_checkpoint(f"{files.folder(workdir, files.names(workdir)[-1])}/content")
     keys = reader.get_variable_to_shape_map()
     return {key: reader.get_tensor(key) for key in keys if key != "_CHECKPOINTABLE_OBJECT_GRAPH"}
