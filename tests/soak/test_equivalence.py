@@ -34,7 +34,7 @@ def test_one_two_and_four_workers_learn_and_count_the_same(
     assert counts[0]["examples"] == sum(SIZES[sizes]["validation"])
     for found in counts[1:]:
         assert found["confusion"] == counts[0]["confusion"]
-        assert found["top_k_accuracy"] == counts[0]["top_k_accuracy"]
+        assert found["top_k"] == counts[0]["top_k"]
         assert found["loss"] == pytest.approx(counts[0]["loss"], rel=1e-6)
     with capsys.disabled():
         print(f"\n{sizes}: largest differences of a loss in 50 steps, by workers: {differences}")
