@@ -93,10 +93,7 @@ def batches(
         (tf.zeros([image_size, image_size, 3], tf.uint8), tf.constant(0, tf.int64), tf.constant(False))
     )
     steps = num_steps(manifest.split(split).examples, batch=batch, num_workers=num_workers)
-    if storage.is_local(directory):
-        cache_dir = cache_gib = None  # meant for the decoded images to train on
-    cache_bytes = None if cache_gib is None else int(cache_gib * 2**30)
-    opener = shards.Opener(directory, own.shards, cache_dir=cache_dir, cache_bytes=cache_bytes, open_at_once=1)
+    opener = _opener(directory, own.shards, cache_dir, cache_gib)
     numbers = tf.data.Dataset.range(len(own.shards))
     following = [*range(1, len(own.shards)), -1][: len(own.shards)]
 
@@ -117,3 +114,53 @@ def batches(
         .prefetch(_PREFETCHED_BATCHES)
     )
     return Batches(dataset.with_options(parallel.options()), opener)
+
+
+class Identities(NamedTuple):
+    """Of a split's examples, in stored order; see `records.Record`."""
+
+    ids: tuple[str, ...]
+    files: tuple[str, ...]
+    groups: tuple[str, ...]
+
+
+def identities(
+    directory: str,
+    manifest: Manifest,
+    *,
+    split: str,
+    cache_dir: str | None = None,
+    cache_gib: float | None = None,
+) -> Identities:
+    """Reads who the examples of a split are, in the order of one worker's `batches`; arguments as there.
+
+    Raises:
+      InputError: naming the shard that can't be read.
+    """
+    stored = manifest.split(split).shards
+    opener = _opener(directory, stored, cache_dir, cache_gib)
+    found: list[tuple[str, ...]] = []
+    try:
+        for number, shard in enumerate(stored):
+            with open(opener.open(number), "rb") as stream:
+                try:
+                    for serialized in records.read_framed(stream):
+                        features = records.features(serialized)
+                        found.append(tuple(_text(features[name]) for name in ("id", "file", "group")))
+                except (KeyError, ValueError) as error:
+                    raise InputError(f"{storage.join(directory, shard.file)}: {error}; copy it again") from error
+    finally:
+        opener.close()
+    return Identities(*zip(*found, strict=True)) if found else Identities((), (), ())
+
+
+def _opener(directory: str, stored: Sequence[Shard], cache_dir: str | None, cache_gib: float | None) -> shards.Opener:
+    if storage.is_local(directory):
+        cache_dir = cache_gib = None  # meant for the decoded images to train on
+    cache_bytes = None if cache_gib is None else int(cache_gib * 2**30)
+    return shards.Opener(directory, stored, cache_dir=cache_dir, cache_bytes=cache_bytes, open_at_once=1)
+
+
+def _text(values: list[bytes] | list[int]) -> str:
+    (value,) = values
+    return bytes(value).decode("utf-8", "surrogateescape")  # as `records.serialize` wrote it

@@ -14,7 +14,7 @@ import tqdm
 
 from pipeline import evaluation, storage
 from pipeline import manifest as manifest_lib
-from trainer import checkpoints, history, metrics, model, rendezvous, report, strategies
+from trainer import checkpoints, classifier, history, metrics, rendezvous, report, strategies
 from trainer import run as run_lib
 from trainer import step as step_lib
 from trainer.cluster import Worker
@@ -153,7 +153,7 @@ def evaluate(
     manifest_lib.verify(data, manifest, [split])
     cluster = strategies.connect(strategy, worker=worker, start_timeout_s=start_timeout_s)
     with cluster.strategy.scope():
-        net = restore_model(run)
+        net = classifier.restore_model(run)
         step, fingerprint = checkpoints.load_weights(workdir, net, which=checkpoint)
     sums = make(data, manifest, split=split, config=run.config, cluster=cluster, net=net, show=cluster.is_chief)()
     summary = metrics.summarize(
@@ -175,14 +175,3 @@ def evaluate(
         report.write_report(storage.join(workdir, "report"), summary, title=title, settings=settings, history=rows)
     strategies.wait_for_all(cluster)  # whoever leaves first ends the others, the chief in the middle of the report
     return summary
-
-
-def restore_model(run: run_lib.Run) -> keras.Model:
-    """The run's model, ready for the checkpoint's weights."""
-    keras.mixed_precision.set_global_policy(run.config["precision"])
-    return model.build(
-        num_classes=len(run.classes),
-        image_size=run.config["input"]["image_size"],
-        load_weights=False,
-        **run.config["model"],
-    )

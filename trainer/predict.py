@@ -8,14 +8,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 import tqdm
 
-from pipeline import decode, images, storage
+from pipeline import images, storage
 from pipeline.errors import InputError
-from trainer import checkpoints, evaluate
-from trainer import run as run_lib
+from trainer import classifier
 
 TOP = 3
 _BATCH = 32  # enough to fill a core's vector units; more only adds memory
@@ -37,13 +35,11 @@ def predict(*, workdir: str, paths: Sequence[str], checkpoint: str = "best") -> 
     Raises:
       InputError: where the run or a path is missing, or there is nothing to predict.
     """
-    run = run_lib.load(workdir)
     files = list(expand(paths))
-    model = evaluate.restore_model(run)
-    checkpoints.load_weights(workdir, model, which=checkpoint)
+    model = classifier.load(workdir, checkpoint=checkpoint)
     with tqdm.tqdm(total=len(files), unit="image", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(files), _BATCH):
-            yield from _predict_batch(model, run, files[start : start + _BATCH])
+            yield from _predict_batch(model, files[start : start + _BATCH])
             bar.update(min(_BATCH, len(files) - start))
 
 
@@ -64,7 +60,7 @@ def expand(paths: Iterable[str]) -> Iterator[str]:
         raise InputError("nothing to predict: give the paths of images or of folders that hold some")
 
 
-def _predict_batch(model: keras.Model, run: run_lib.Run, files: Sequence[str]) -> list[Prediction]:
+def _predict_batch(model: classifier.Classifier, files: Sequence[str]) -> list[Prediction]:
     pixels: list[tf.Tensor] = []
     errors: dict[str, str] = {}
     with concurrent.futures.ThreadPoolExecutor(_BATCH) as pool:  # a bucket takes 50 ms for each
@@ -74,12 +70,12 @@ def _predict_batch(model: keras.Model, run: run_lib.Run, files: Sequence[str]) -
             errors[file] = f"unreadable: {source}"
             continue
         try:
-            pixels.append(prepare(source, run))
+            pixels.append(model.prepare(source))
         except images.ImageError as error:
             errors[file] = f"{error}. {images.REASONS[error.code]}"
-    probabilities = iter(tf.nn.softmax(model(tf.stack(pixels), training=False)).numpy() if pixels else ())
+    probabilities = iter(model.probabilities(tf.stack(pixels)) if pixels else ())
     return [
-        Prediction(file, (), errors[file]) if file in errors else _top(file, next(probabilities), run.classes)
+        Prediction(file, (), errors[file]) if file in errors else _top(file, next(probabilities), model.run.classes)
         for file in files
     ]
 
@@ -91,20 +87,6 @@ def _read(file: str) -> bytes | OSError:
         raise
     except OSError as error:
         return error
-
-
-def prepare(source: bytes, run: run_lib.Run) -> tf.Tensor:
-    """A file's bytes as the model wants them, by the same steps as a stored example that is evaluated.
-
-    Returns:
-      uint8 [image_size, image_size, 3].
-
-    Raises:
-      ImageError: where the bytes are no sound image.
-    """
-    settings = run.config["input"]
-    image = decode.decode(tf.constant(images.standardize(source, images.Storing(**run.storing)).data))
-    return decode.central_crop(image, image_size=settings["image_size"], crop_fraction=settings["crop_fraction"])
 
 
 def _top(file: str, probabilities: Any, classes: Sequence[str]) -> Prediction:

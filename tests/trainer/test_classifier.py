@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from pipeline import decode, images
-from trainer import predict, run
+from trainer import classifier
 
 
 def photo() -> bytes:
@@ -22,15 +22,11 @@ def photo() -> bytes:
     return buffer.getvalue()
 
 
-def run_of(**storing: object) -> run.Run:
-    config = {"input": {"image_size": 96, "crop_fraction": 0.875}}
-    return run.Run("data", "fingerprint", ("ant", "bee"), config, "source", {}, storing)
-
-
 def test_a_photo_is_stored_as_the_dataset_s_were_before_it_is_cropped() -> None:
     storing = images.Storing(shorter_side=128, jpeg_quality=90, chroma="4:2:0")
     stored = images.standardize(photo(), storing).data
     expected = decode.central_crop(decode.decode(tf.constant(stored)), image_size=96, crop_fraction=0.875)
-    given = predict.prepare(photo(), run_of(shorter_side=128, jpeg_quality=90, chroma="4:2:0", lossless=False))
+    given = classifier.prepare(photo(), storing=storing, image_size=96, crop_fraction=0.875)
     np.testing.assert_array_equal(given, expected)
-    assert np.any(np.not_equal(predict.prepare(photo(), run_of()), expected))
+    unstored = classifier.prepare(photo(), storing=images.Storing(), image_size=96, crop_fraction=0.875)
+    assert np.any(np.not_equal(unstored, expected))
