@@ -14,6 +14,7 @@ import tqdm
 from pipeline import images, storage
 from pipeline.errors import InputError
 from trainer import classifier
+from trainer import run as run_lib
 
 TOP = 3
 _BATCH = 32  # enough to fill a core's vector units; more only adds memory
@@ -35,6 +36,7 @@ def predict(*, workdir: str, paths: Sequence[str], checkpoint: str = "best") -> 
     Raises:
       InputError: where the run or a path is missing, or there is nothing to predict.
     """
+    run_lib.load(workdir)  # what is missing is said before the model is built
     files = list(expand(paths))
     model = classifier.load(workdir, checkpoint=checkpoint)
     with tqdm.tqdm(total=len(files), unit="image", disable=not sys.stderr.isatty()) as bar:

@@ -16,7 +16,6 @@ import pytest
 from configs import loading, schema
 from pipeline import cache, sampling, training
 from pipeline.augmentations import augment
-from trainer import __main__ as commands
 from trainer import (
     backbones,
     divergence,
@@ -33,6 +32,7 @@ from trainer import (
     strategies,
     train,
 )
+from trainer.commands import flags as commands
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 FILES = sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "configs").glob("[!_]*_*.py"))
@@ -121,7 +121,7 @@ def test_what_is_listed_twice_is_the_same() -> None:
     assert tuple(sampling.POWERS) == schema.SAMPLINGS
     assert schema.POLICIES == augment.POLICIES
     assert schema.AUGMENT_WHERE == augment.WHERE
-    assert commands._STRATEGIES == strategies.NAMES
+    assert commands.STRATEGIES == strategies.NAMES
     assert schema.BACKBONES == backbones.NAMES
     assert schema.HEADS == heads.NAMES
     assert optimizer._NAMES == schema.OPTIMIZERS

@@ -1,0 +1,1 @@
+"""One file a command: its arguments in, its exit status out. TensorFlow is imported after they parse."""
