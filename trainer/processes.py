@@ -93,7 +93,9 @@ class Process:
         pipes = (self._process.stdout, stdout), (self._process.stderr, stderr)
         self.lines = [Lines(pipe.fileno(), stream, f"[{index}] ") for pipe, stream in pipes if pipe]
         self.reading = heartbeat.Reading()
-        self.seen = time.monotonic()  # its last sign of life; to be started is one
+        self.seen = time.monotonic()  # its last beat; to be started is one
+        self.silent_s = 0.0  # since its last pulse; 0 before its first
+        self._attended = self.seen
 
     @property
     def pid(self) -> int:
@@ -104,9 +106,16 @@ class Process:
         return self._process.poll()
 
     def attend(self) -> None:
-        """Looks for a beat, and writes what has stood unfinished for long."""
-        if (reading := heartbeat.read(self._beats)) != self.reading:
-            self.reading, self.seen = reading, time.monotonic()
+        """Looks for a beat and a pulse, and writes what has stood unfinished for long."""
+        reading, now = heartbeat.read(self._beats), time.monotonic()
+        if reading[:2] != self.reading[:2]:
+            self.seen = now
+        if reading.pulse != self.reading.pulse:
+            self.silent_s = 0.0
+        elif reading.pulse:
+            # Where this process stood still as well, as on a machine that was asleep, nothing can be said of the other.
+            self.silent_s += min(now - self._attended, heartbeat.PULSE_PERIOD_S)
+        self.reading, self._attended = reading, now
         for lines in self.lines:
             lines.settle()
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import NamedTuple
 
-from trainer import processes, restarts
+from trainer import heartbeat, processes, restarts
 from trainer.processes import Process
 
 _TICK_S = 0.2
@@ -42,6 +42,7 @@ def supervise(
     max_restarts: int,
     stall_timeout_s: float,
     grace_s: float,
+    stopped_s: float = heartbeat.STOPPED_S,
     delay_scale: float = 1.0,
 ) -> int:
     """Runs the workers until they are done. To be called by a process that has no other thread and no other children.
@@ -49,9 +50,10 @@ def supervise(
     Args:
       commands: of the workers of this machine; called before each start.
       max_restarts: in a row that come no further.
-      stall_timeout_s: how long a worker may show no sign of life. To be started is one, and then there is none before
-        the first step has been built, compiled and taken, which therefore has to fit in.
+      stall_timeout_s: how long a worker may do nothing. To be started is to do something, and then there is nothing
+        before the first step has been built, compiled and taken, which therefore has to fit in.
       grace_s: how long workers may save after SIGTERM.
+      stopped_s: how long a worker may not even run.
       delay_scale: of the waits before restarts.
 
     Returns:
@@ -61,7 +63,7 @@ def supervise(
     with _Signals() as signals, tempfile.TemporaryDirectory(prefix="shardline-launch-") as folder:
         while True:
             attempt = _Attempt(commands(), folder, signals)
-            ended = attempt.run(stall_timeout_s=stall_timeout_s, grace_s=grace_s)
+            ended = attempt.run(stall_timeout_s=stall_timeout_s, stopped_s=stopped_s, grace_s=grace_s)
             jitter = delay_scale * random.uniform(0.75, 1.25)
             decision = restarts.decide(ended, budget, signalled=signals.received > 0, jitter=jitter)
             budget = decision.budget
@@ -123,7 +125,7 @@ class _Attempt:
             for command in commands
         ]
 
-    def run(self, *, stall_timeout_s: float, grace_s: float) -> restarts.Attempt:
+    def run(self, *, stall_timeout_s: float, stopped_s: float, grace_s: float) -> restarts.Attempt:
         """Returns when all have ended."""
         stalled: tuple[int, ...] = ()
         try:
@@ -140,7 +142,9 @@ class _Attempt:
                     self._pass_on(running, grace_s)
                     if not self._stopping:
                         late = time.monotonic() - stall_timeout_s
-                        stalled = tuple(worker.index for worker in running if worker.seen < late)
+                        stalled = tuple(
+                            worker.index for worker in running if worker.seen < late or worker.silent_s > stopped_s
+                        )
                     if stalled or self._has_failed():
                         self._stop(running)
                     if restarts.PREEMPTED in self._statuses.values():

@@ -6,7 +6,7 @@ import pytest
 
 from tests.network import hosts
 from tests.network.faults import undisturbed
-from tests.network.training import Baseline
+from tests.network.records import Result
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,6 +16,6 @@ def means() -> None:
 
 
 @pytest.fixture(scope="session")
-def baseline(digits: str, tmp_path_factory: pytest.TempPathFactory) -> Baseline:
+def baseline(digits: str, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """What the training gives where nothing happens to it."""
     return undisturbed(tmp_path_factory.mktemp("undisturbed"), digits)

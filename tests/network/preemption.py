@@ -43,7 +43,7 @@ def preempt(folder: pathlib.Path, data: str, *, times: int, chance: random.Rando
       AssertionError: where one of them did more than have all start anew, or the end is not the undisturbed one's.
     """
     steps = steps_needed(times)
-    expected = undisturbed(folder / "undisturbed", data, steps=steps).result
+    expected = undisturbed(folder / "undisturbed", data, steps=steps)
     # Nothing is saved but for a signal and for the best evaluation, which is the first.
     flags = [f"--config.checkpoint_every_steps={steps}"]
     processes = supervisors(folder / "preempted", data, steps=steps, more_flags=flags)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.network.faults import FAULTS, disturb, table
 from tests.network.preemption import WHO, preempt
-from tests.network.training import Baseline
+from tests.network.records import Result
 
 pytestmark = pytest.mark.network
 
@@ -18,7 +18,7 @@ PREEMPTIONS = 10  # of each way: 20 to one worker, 20 to all of them
 
 
 @pytest.mark.parametrize("fault", ["kill", "stop", "cut-5s", "answers-30s"])
-def test_a_training_gets_over_it(fault: str, digits: str, baseline: Baseline, tmp_path: pathlib.Path) -> None:
+def test_a_training_gets_over_it(fault: str, digits: str, baseline: Result, tmp_path: pathlib.Path) -> None:
     disturb(fault, tmp_path / "run", digits, baseline, chance=random.Random(0))
 
 
@@ -28,7 +28,7 @@ def test_signals_cost_no_more_than_a_step(digits: str, tmp_path: pathlib.Path) -
 
 @pytest.mark.soak
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_training_gets_over_it_ten_times(fault: str, digits: str, baseline: Baseline, tmp_path: pathlib.Path) -> None:
+def test_a_training_gets_over_it_ten_times(fault: str, digits: str, baseline: Result, tmp_path: pathlib.Path) -> None:
     outcomes = [
         disturb(fault, tmp_path / str(number), digits, baseline, chance=random.Random(f"{fault} {number}"))
         for number in range(TIMES)

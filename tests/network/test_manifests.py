@@ -14,7 +14,8 @@ import yaml
 
 from tests.network import hosts, pods
 from tests.network.faults import compare
-from tests.network.training import NAMES, RECORDER, REPOSITORY, TIMEOUT_S, Baseline, supervisors, training
+from tests.network.records import Result
+from tests.network.training import NAMES, RECORDER, REPOSITORY, TIMEOUT_S, supervisors, training
 from tests.runners import worker
 
 pytestmark = pytest.mark.network
@@ -49,7 +50,7 @@ def build(overlay: str, folder: pathlib.Path, **settings: str) -> list[dict[str,
 
 
 @pytest.mark.parametrize("overlay", ["gpu", pytest.param("gpu-spot", marks=pytest.mark.soak), "gpu-indexed-job"])
-def test_pods_train_together(overlay: str, digits: str, baseline: Baseline, tmp_path: pathlib.Path) -> None:
+def test_pods_train_together(overlay: str, digits: str, baseline: Result, tmp_path: pathlib.Path) -> None:
     settings = {"CONFIG": f"{FOLDER}/config.py", "DATA": DATA, "WORKDIR": f"{FOLDER}/workdir"}
     found = pods.of(build(overlay, tmp_path / "kubernetes", **settings))
     assert len(found) == 2
@@ -63,7 +64,7 @@ def test_pods_train_together(overlay: str, digits: str, baseline: Baseline, tmp_
     with training(folder, processes, names={pod.hostname: pod.names for pod in found}) as run:
         result = run.result()
         assert [len(run.workers(pod.hostname)) for pod in found] == [1, 1], run.logs()
-    compare(result, baseline.result)
+    compare(result, baseline)
 
 
 def test_the_pod_that_prepares_writes_the_same_shards(
@@ -84,9 +85,9 @@ def test_the_pod_that_prepares_writes_the_same_shards(
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_other_launchers_environments_do(
-    environment: str, digits: str, baseline: Baseline, tmp_path: pathlib.Path
+    environment: str, digits: str, baseline: Result, tmp_path: pathlib.Path
 ) -> None:
     folder = tmp_path / "training"
     processes = supervisors(folder, digits, environments=ENVIRONMENTS[environment])
     with training(folder, processes) as run:
-        compare(run.result(), baseline.result)
+        compare(run.result(), baseline)

@@ -51,21 +51,6 @@ def get_config():
 """
 
 
-class Baseline(NamedTuple):
-    """The training that nothing happens to."""
-
-    result: Result
-    silent_s: float  # the longest that workers show no sign of life: while they import, or up to their first step
-
-    @property
-    def stall_timeout_s(self) -> float:
-        return max(20.0, 1.5 * self.silent_s)
-
-    @property
-    def noticed_within_s(self) -> float:
-        return max(30.0, self.stall_timeout_s + 10)  # a slow machine's start does not fit into less
-
-
 class Process(NamedTuple):
     """What is started on a host."""
 
@@ -150,7 +135,6 @@ def supervisors(
     data: str,
     *,
     steps: int = STEPS,
-    stall_timeout_s: float = STALL_TIMEOUT_S,
     environments: Mapping[str, Mapping[str, str]] | None = None,
     more_flags: Sequence[str] = (),
 ) -> dict[str, Process]:
@@ -162,7 +146,7 @@ def supervisors(
     flags = [
         *("--strategy=multi_worker", f"--config={folder / 'config.py'}", f"--data={data}"),
         *(f"--workdir={folder / 'workdir'}", f"--config.phases[0].steps={steps}"),
-        *(f"--stall_timeout_s={stall_timeout_s}", *more_flags),
+        *(f"--stall_timeout_s={STALL_TIMEOUT_S}", *more_flags),
     ]
     common = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(RECORDER), "STEP_S": str(STEP_S)}
     return {

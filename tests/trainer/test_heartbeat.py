@@ -15,16 +15,27 @@ from trainer.heartbeat import Heartbeat, Reading
 def test_what_is_written_is_read(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "PERIOD_S", 0.0)
     path = str(tmp_path / "beats")
-    assert heartbeat.read(path) == Reading(0, 0)
+    assert heartbeat.read(path) == Reading(0, 0, 0)
     beat = Heartbeat(path)
-    assert heartbeat.read(path) == Reading(0, 0)
+    assert heartbeat.read(path)[:2] == (0, 0)
     beat()
-    assert heartbeat.read(path) == Reading(1, 0)
+    assert heartbeat.read(path)[:2] == (1, 0)
     beat(12345)
     beat()  # as in an evaluation: it moves, and takes no step
-    assert heartbeat.read(path) == Reading(3, 12345)
+    assert heartbeat.read(path)[:2] == (3, 12345)
     beat(7)  # after it went back
-    assert heartbeat.read(path) == Reading(4, 7)
+    assert heartbeat.read(path)[:2] == (4, 7)
+
+
+def test_the_pulse_goes_on_by_itself(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "PULSE_PERIOD_S", 0.01)
+    path = str(tmp_path / "beats")
+    Heartbeat(path)
+    deadline = time.monotonic() + 10
+    while heartbeat.read(path).pulse < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert heartbeat.read(path)[:2] == (0, 0)
 
 
 def test_it_writes_a_few_times_a_second_at_most_and_the_latest_step(tmp_path: pathlib.Path) -> None:
@@ -34,7 +45,7 @@ def test_it_writes_a_few_times_a_second_at_most_and_the_latest_step(tmp_path: pa
     while (passed_s := time.monotonic() - began) < 3 * heartbeat.PERIOD_S:
         step += 1
         beat(step)
-    number, written = heartbeat.read(path)
+    number, written, _ = heartbeat.read(path)
     assert 2 <= number <= passed_s / heartbeat.PERIOD_S + 1
     assert 0 < written < step
 

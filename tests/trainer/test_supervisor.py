@@ -27,12 +27,12 @@ logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 options, folder, *workers = sys.argv[1:]
 
 def commands():
+    print("watching", flush=True)  # from here on it hears signals
     return [
         supervisor.Command(index, [sys.executable, "-m", "tests.trainer.fake_worker", folder, str(index), *words.split("|")], {})
         for index, words in enumerate(workers)
     ]
 
-print("watching", flush=True)
 sys.exit(supervisor.supervise(commands, **eval(options)))
 """  # noqa: E501
 DEFAULTS = {"max_restarts": 3, "stall_timeout_s": 20.0, "grace_s": 10.0, "delay_scale": 0.01}
@@ -85,7 +85,7 @@ def _alive(pid: int) -> bool:
 def _end(process: subprocess.Popen[str], *, status: int) -> tuple[str, str]:
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == status, stderr
-    return stdout, stderr
+    return stdout.replace("watching\n", ""), stderr
 
 
 def test_what_is_done_is_done(start: Start, tmp_path: pathlib.Path) -> None:
@@ -152,6 +152,13 @@ def test_a_worker_that_shows_no_sign_of_life_is_ended(start: Start, tmp_path: pa
     beats = " ".join(["beat:3"] * 200)
     _, stderr = _end(start(f"beat:3 {stuck}|exit:0", f"{beats}|exit:0", stall_timeout_s=2), status=0)
     assert "launch: no sign of life from worker 0 at step 3" in stderr
+    assert not any(_alive(pid) for pid in _pids(tmp_path, 0))
+
+
+def test_one_that_does_not_even_run_is_ended_long_before(start: Start, tmp_path: pathlib.Path) -> None:
+    """The other one is as silent, and busy: it is not the one that is named."""
+    _, stderr = _end(start("rest:1 freeze|exit:0", "rest:60|exit:0", stall_timeout_s=600, stopped_s=3), status=0)
+    assert "launch: no sign of life from worker 0 at step 0" in stderr
     assert not any(_alive(pid) for pid in _pids(tmp_path, 0))
 
 
