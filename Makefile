@@ -15,7 +15,7 @@ define CHECK_PYTHON
   exit 1; }
 endef
 
-.PHONY: help demo test soak bench bench-peers test-flink test-network test-infra test-gcs test-image lint format lock clean
+.PHONY: help demo test soak bench bench-peers test-flink test-network test-browser test-infra test-gcs test-image lint format lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo 'make test     ruff, mypy and all tests'
 	@echo 'make test-flink  the preparation job on a local Flink cluster; needs java and mvn'
 	@echo 'make test-network  workers on hosts of their own, whose network and processes fail; needs root and iproute2'
+	@echo 'make test-browser  reports and the page of `serve` in a real browser; needs chromium'
 	@echo 'make test-infra  the manifests as a cluster would check them; needs go'
 	@echo 'make test-gcs    our stand-in for Google Cloud Storage beside fake-gcs-server; needs go'
 	@echo 'make test-image  images built by buildah in a chroot; needs root, buildah and debootstrap'
@@ -59,6 +60,9 @@ test-flink: $(INSTALLED)
 
 test-network: $(INSTALLED)
 	$(BIN)/python -m pytest -m 'network and not soak' tests/network
+
+test-browser: $(INSTALLED)
+	$(BIN)/python -m pytest -m 'browser and not soak' tests/browser
 
 # Without Go there is nothing to build with, which is no failure; everything else is one.
 test-infra: $(INSTALLED)
