@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -137,21 +138,61 @@ def identities(
     Raises:
       InputError: naming the shard that can't be read.
     """
-    stored = manifest.split(split).shards
+    read = _read(directory, manifest.split(split).shards, cache_dir, cache_gib)
+    found = [tuple(_text(features[name]) for name in ("id", "file", "group")) for features in read]
+    return Identities(*zip(*found, strict=True)) if found else Identities((), (), ())
+
+
+def records_at(
+    directory: str,
+    manifest: Manifest,
+    *,
+    split: str,
+    positions: Sequence[int],
+    cache_dir: str | None = None,
+    cache_gib: float | None = None,
+) -> list[records.Record]:
+    """Reads some examples of a split by their places in the stored order, from no shards but those that hold them.
+
+    Args:
+      positions: from 0 on, in any order; what comes back is in that order.
+      directory, cache_dir, cache_gib: see `batches`.
+
+    Raises:
+      IndexError: for a position outside of the split.
+      InputError: naming the shard that can't be read.
+    """
+    stored, wanted = manifest.split(split).shards, set(positions)
+    borders = [0, *itertools.accumulate(shard.examples for shard in stored)]
+    if wanted and not 0 <= min(wanted) <= max(wanted) < borders[-1]:
+        raise IndexError(f"positions {min(wanted)} to {max(wanted)} of {borders[-1]} examples")
+    within = [range(*pair) for pair in itertools.pairwise(borders)]
+    holding = [number for number, places in enumerate(within) if not wanted.isdisjoint(places)]
+    read = _read(directory, [stored[number] for number in holding], cache_dir, cache_gib)
+    places = itertools.chain.from_iterable(within[number] for number in holding)
+    found = {place: _record(features) for place, features in zip(places, read, strict=True) if place in wanted}
+    return [found[position] for position in positions]
+
+
+def _read(
+    directory: str, stored: Sequence[Shard], cache_dir: str | None, cache_gib: float | None
+) -> Iterator[dict[str, Any]]:
+    """What `records.features` finds in each example of these shards."""
     opener = _opener(directory, stored, cache_dir, cache_gib)
-    found: list[tuple[str, ...]] = []
     try:
         for number, shard in enumerate(stored):
             with open(opener.open(number), "rb") as stream:
                 try:
-                    for serialized in records.read_framed(stream):
-                        features = records.features(serialized)
-                        found.append(tuple(_text(features[name]) for name in ("id", "file", "group")))
-                except (KeyError, ValueError) as error:
+                    yield from map(records.features, records.read_framed(stream))
+                except ValueError as error:
                     raise InputError(f"{storage.join(directory, shard.file)}: {error}; copy it again") from error
     finally:
         opener.close()
-    return Identities(*zip(*found, strict=True)) if found else Identities((), (), ())
+
+
+def _record(features: Mapping[str, Any]) -> records.Record:
+    texts = {name: _text(features[name]) for name in ("id", "file", "group")}
+    return records.Record(image=features["image"][0], label=features["label"][0], **texts)
 
 
 def _opener(directory: str, stored: Sequence[Shard], cache_dir: str | None, cache_gib: float | None) -> shards.Opener:
@@ -161,6 +202,6 @@ def _opener(directory: str, stored: Sequence[Shard], cache_dir: str | None, cach
     return shards.Opener(directory, stored, cache_dir=cache_dir, cache_bytes=cache_bytes, open_at_once=1)
 
 
-def _text(values: list[bytes] | list[int]) -> str:
+def _text(values: Sequence[bytes]) -> str:
     (value,) = values
-    return bytes(value).decode("utf-8", "surrogateescape")  # as `records.serialize` wrote it
+    return value.decode("utf-8", "surrogateescape")  # as `records.serialize` wrote it

@@ -22,6 +22,7 @@ from pipeline import manifest as manifest_lib
 from pipeline.batches import Batches
 from pipeline.errors import InputError
 from pipeline.manifest import Manifest, Shard
+from tests.pipeline import shard_files
 
 _BUFFER = io.BytesIO()
 Image.new("RGB", (40, 30), "teal").save(_BUFFER, "JPEG")
@@ -159,3 +160,16 @@ def test_an_image_that_does_not_decode_stops(tmp_path: pathlib.Path) -> None:
     manifest = _dataset(tmp_path, [_JPEG, _JPEG[:100]], examples=2)
     with pytest.raises(InputError, match=r"image file \(id id\) in shard .*/shard"):
         list(_batches(str(tmp_path), manifest, batch=4))
+
+
+def test_examples_are_found_by_their_place_in_their_shards_alone(tmp_path: pathlib.Path) -> None:
+    written = [shard_files.record(number) for number in range(14)]
+    manifest = shard_files.write(tmp_path, {"test": [written[:5], written[5:10], written[10:]]})
+    (tmp_path / manifest.splits["test"].shards[1].file).unlink()
+    found = evaluation.records_at(str(tmp_path), manifest, split="test", positions=[11, 0, 4, 13, 0])
+    assert found == [written[position] for position in (11, 0, 4, 13, 0)]
+    assert evaluation.records_at(str(tmp_path), manifest, split="test", positions=[]) == []
+    with pytest.raises(InputError, match="00001-of-00003 is missing"):
+        evaluation.records_at(str(tmp_path), manifest, split="test", positions=[4, 5])
+    with pytest.raises(IndexError, match="14 examples"):
+        evaluation.records_at(str(tmp_path), manifest, split="test", positions=[14])
