@@ -155,13 +155,16 @@ class Divergence:
 
 @dataclasses.dataclass(slots=True)
 class Logs:
-    """Keywords of `trainer.progress.Progress`: what is written while training, besides its history."""
+    """Keywords of `trainer.progress.Progress` and the loop: what is written while training, besides its history."""
 
     every_steps: int = 20
     tensorboard: bool = True
     sample_images: int = 16  # augmented training images shown in TensorBoard, 0 for none
     profile_steps: tuple[int, ...] = ()  # (first, last): global steps that TensorFlow's profiler records
     mlflow: Optional[str] = None  # noqa: UP045  tracking address; needs the mlflow extra
+    # How each training example stands, at every evaluation, for `python -m trainer label_errors`. Costs a pass over the
+    # training split each time, a third of an epoch and more where little trains.
+    dynamics: bool = False
 
 
 @dataclasses.dataclass(slots=True)

@@ -46,7 +46,7 @@ def validate(config: schema.Config) -> None:
         if not config.divergence.rollback:
             raise ConfigError(f"divergence.rollback_lr_factor={factor}: rollback=False never uses it; leave it None")
         _within("divergence.rollback_lr_factor", factor, 0, 1, open_low=True, open_high=True)
-    _validate_logs(config.logs)
+    _validate_logs(config)
     if config.max_steps is not None:
         _at_least("max_steps", config.max_steps, 1)
     _within("evaluate_every_epochs", config.evaluate_every_epochs, 0, math.inf, open_low=True)
@@ -221,13 +221,18 @@ def _validate_monitor(config: schema.Config) -> None:
         _at_least("monitor.patience", monitor.patience, 1)
 
 
-def _validate_logs(logs: schema.Logs) -> None:
+def _validate_logs(config: schema.Config) -> None:
+    logs = config.logs
     _at_least("logs.every_steps", logs.every_steps, 1)
     _within("logs.sample_images", logs.sample_images, 0, 256)
     if logs.profile_steps and not (len(logs.profile_steps) == 2 and 0 < logs.profile_steps[0] <= logs.profile_steps[1]):
         raise ConfigError(f"logs.profile_steps={logs.profile_steps}: expected () or (first, last), counted from 1")
     if logs.profile_steps and not logs.tensorboard:
         raise ConfigError(f"logs.profile_steps={logs.profile_steps}: logs.tensorboard=False has nowhere to show them")
+    if logs.dynamics and config.validation_split == "none":
+        raise ConfigError(
+            "logs.dynamics=True: validation_split='none' never evaluates, which is when they are recorded"
+        )
 
 
 def _check_types(value: object, prefix: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,8 +16,13 @@ import tqdm
 
 from pipeline import evaluation, storage
 from pipeline import manifest as manifest_lib
+from pipeline.batches import Batches
 from pipeline.errors import InputError
 from trainer import strategies
+from trainer.heartbeat import Beat, silent
+from trainer.preemption import Interrupted
+
+_ASK_EVERY_BATCHES = 8  # to ask the other workers takes as long as some of the smallest batches
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,6 +61,47 @@ def softmax(logits: npt.ArrayLike, temperature: float = 1.0) -> npt.NDArray[np.f
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
+def as_they_are(labels: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """A `measure` of `make` that keeps both."""
+    return labels, logits
+
+
+def make(
+    data: str,
+    manifest: manifest_lib.Manifest,
+    *,
+    split: str,
+    config: Mapping[str, Any],
+    cluster: strategies.Cluster,
+    net: keras.Model,
+    measure: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]] = as_they_are,
+    show: bool = False,
+    corrupt: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    beat: Beat = silent,
+    asked_to_end: Callable[[], bool] = lambda: False,
+) -> Callable[[], tuple[npt.NDArray[Any], ...]]:
+    """Compiles a pass of `net` over a split; each call takes its weights as they are then.
+
+    Args:
+      config: of the run; batches are as large as in training where that divides among the replicas.
+      measure: what is kept of a replica's batch: (labels int64 [batch], logits float32 [batch, classes]) to tensors
+        [batch, …] of numbers.
+      show: a progress bar on a terminal.
+      corrupt: what is done to images, uint8 [batch, size, size, 3] to the same, before the model sees them.
+      beat: called after each batch.
+      asked_to_end: what all workers call after the same batches; see `strategies.agree`.
+
+    Returns:
+      A call gives every worker all of what `measure` gave, [examples of the split, …] in stored order, and raises
+      Interrupted where `asked_to_end` says so.
+
+    Raises:
+      InputError: where the split is empty or missing; from a call, naming the shard or image that can't be read.
+    """
+    batches = _batches(data, manifest, split=split, config=config, cluster=cluster)
+    return _pass(batches, cluster, net, measure, show, corrupt, beat, asked_to_end)
+
+
 def collect(
     data: str,
     manifest: manifest_lib.Manifest,
@@ -67,53 +113,52 @@ def collect(
     show: bool = False,
     corrupt: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> Predictions:
-    """Runs `net` over a split, each worker over its part, and gives all of it to every worker.
-
-    Args:
-      config: of the run; batches are as large as in training where that divides among the replicas.
-      show: a progress bar on a terminal.
-      corrupt: what is done to images, uint8 [batch, size, size, 3] to the same, before the model sees them.
+    """Runs `net` over a split, each worker over its part, and gives all of it to every worker; arguments as of `make`.
 
     Raises:
       InputError: where the split is empty or missing, or naming the shard or image that can't be read.
     """
-    examples = manifest.split(split).examples
-    if not examples:
-        raise InputError(f"split {split!r} has no examples to evaluate: choose another split, or prepare it with more")
-    per_replica = max(1, config["global_batch"] // cluster.strategy.num_replicas_in_sync)
-    batch = per_replica * cluster.local_replicas
-    caching = {name: config["input"][name] for name in ("cache_dir", "cache_gib")}
-    batches = evaluation.batches(
-        data,
-        manifest,
-        split=split,
-        batch=batch,
-        image_size=config["input"]["image_size"],
-        crop_fraction=config["input"]["crop_fraction"],
-        worker=cluster.worker,
-        num_workers=cluster.num_workers,
-        **caching,
-    )
-    total = evaluation.num_steps(examples, batch=batch, num_workers=cluster.num_workers)
-    shown = tqdm.tqdm(batches, total=total, unit="batch", disable=not (show and sys.stderr.isatty()))
-    labels, logits = _in_stored_order(_run(shown, cluster, net, corrupt), num_workers=cluster.num_workers)
+    batches = _batches(data, manifest, split=split, config=config, cluster=cluster)
+    labels, logits = _pass(batches, cluster, net, as_they_are, show, corrupt)()
     batches.close()
+    caching = {name: config["input"][name] for name in ("cache_dir", "cache_gib")}
     identities = evaluation.identities(data, manifest, split=split, **caching)
     return Predictions(tuple(manifest.classes), *identities, labels=labels, logits=logits)
 
 
-def _run(
-    batches: Iterable[Sequence[tf.Tensor]],
+def _batches(
+    data: str, manifest: manifest_lib.Manifest, *, split: str, config: Mapping[str, Any], cluster: strategies.Cluster
+) -> Batches:
+    if not manifest.split(split).examples:
+        raise InputError(f"split {split!r} has no examples to evaluate: choose another split, or prepare it with more")
+    per_replica = max(1, config["global_batch"] // cluster.strategy.num_replicas_in_sync)
+    return evaluation.batches(
+        data,
+        manifest,
+        split=split,
+        batch=per_replica * cluster.local_replicas,
+        worker=cluster.worker,
+        num_workers=cluster.num_workers,
+        **{name: config["input"][name] for name in ("image_size", "crop_fraction", "cache_dir", "cache_gib")},
+    )
+
+
+def _pass(
+    batches: Batches,
     cluster: strategies.Cluster,
     net: keras.Model,
+    measure: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]],
+    show: bool,
     corrupt: Callable[[tf.Tensor], tf.Tensor] | None,
-) -> list[tuple[npt.NDArray[Any], ...]]:
-    """(labels, mask, logits) of each global batch, workers one behind the other."""
+    beat: Beat = silent,
+    asked_to_end: Callable[[], bool] = lambda: False,
+) -> Callable[[], tuple[npt.NDArray[Any], ...]]:
     strategy = cluster.strategy
 
     def replica_step(images: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, ...]:
         logits = net(images if corrupt is None else corrupt(images), training=False)
-        return labels, tf.cast(mask, tf.int32), tf.cast(logits, tf.float32)  # NCCL gathers no booleans
+        # NCCL gathers no booleans.
+        return tf.cast(mask, tf.int32), *measure(labels, tf.cast(logits, tf.float32))
 
     @tf.function(autograph=False)
     def step(batch: Sequence[tf.Tensor]) -> tuple[Any, ...]:
@@ -121,21 +166,36 @@ def _run(
         return tuple(strategy.gather(value, axis=0) for value in values)
 
     deal = strategies.distributor(cluster)
-    return [tuple(value.numpy() for value in step(deal(batch))) for batch in batches]
+    total = int(batches.dataset.cardinality())
+    every_batches = 1 if cluster.num_workers == 1 else _ASK_EVERY_BATCHES
+
+    def run() -> tuple[npt.NDArray[Any], ...]:
+        gathered = []
+        shown = tqdm.tqdm(batches, total=total, unit="batch", disable=not (show and sys.stderr.isatty()))
+        for number, batch in enumerate(shown, 1):
+            gathered.append(tuple(value.numpy() for value in step(deal(batch))))
+            beat()
+            if number % every_batches == 0 and asked_to_end():
+                raise Interrupted
+        return _in_stored_order(gathered, num_workers=cluster.num_workers)
+
+    return run
 
 
 def _in_stored_order(
     gathered: Sequence[tuple[npt.NDArray[Any], ...]], *, num_workers: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Every worker evaluates a range of the stored order, so all batches of one come before those of the next."""
+) -> tuple[npt.NDArray[Any], ...]:
+    """(mask, values, …) of each global batch, workers one behind the other, to the values of all that is unmasked.
+
+    Every worker evaluates a range of the stored order, so all batches of one come before those of the next.
+    """
 
     def joined(values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         of_worker = zip(*(np.split(value, num_workers) for value in values), strict=True)
         return np.concatenate([part for parts in of_worker for part in parts])
 
-    labels, mask, logits = map(joined, zip(*gathered, strict=True))
-    counted = mask.astype(bool)
-    return labels[counted], logits[counted]
+    mask, *values = map(joined, zip(*gathered, strict=True))
+    return tuple(value[mask.astype(bool)] for value in values)
 
 
 def write(path: str, found: Predictions) -> None:

@@ -27,6 +27,7 @@ from trainer import run as run_lib
 from trainer import step as step_lib
 from trainer.cluster import Worker
 from trainer.heartbeat import Beat, silent
+from trainer.label_errors import dynamics
 from trainer.progress import Progress
 
 
@@ -190,12 +191,25 @@ def train(
             beat=beat,
             asked_to_end=asked_to_end,
         )
+    record_dynamics = None
+    if logs["dynamics"]:
+        record_dynamics = dynamics.make_recorder(
+            data,
+            manifest,
+            workdir=workdir,
+            settings=settings,
+            cluster=cluster,
+            net=net,
+            beat=beat,
+            asked_to_end=asked_to_end,
+        )
     settle = learner_lib.make_settle(cluster, learner)
     deal = strategies.distributor(cluster)
     if cluster.is_chief:
         run_lib.write(workdir, run)
         if not resumes:
             divergence_lib.forget_rollback(workdir)
+        dynamics.forget_after(workdir, place.step)
         if place.step == 0 and divergence["rollback"]:
             saved.save(place.to_json(), best=False)  # so that there is something to go back to from the first step on
 
@@ -213,7 +227,7 @@ def train(
             show=cluster.is_chief,
             peak_flops_per_s=_peak_flops_per_s(cluster, precision),
             settings=run.about(),
-            **logs,
+            **{name: value for name, value in logs.items() if name != "dynamics"},
         ) as progress,
         saving_when_interrupted(),
     ):
@@ -224,6 +238,8 @@ def train(
                 settle()
                 with learner.averaged():
                     sums = evaluate()
+                    if record_dynamics:
+                        record_dynamics(step)
                 measures, before = sums.measures(), schedule.phase_at(plans, step - 1)
                 # One that is only due because the run ends here counts as no waiting: a longer run would not have it.
                 due = step % evaluate_every_steps == 0
@@ -300,6 +316,8 @@ def train(
                 watch = divergence_lib.Watch(spike_factor=divergence["spike_factor"], losses=place.losses)
                 phase = None
                 progress.go_back(place.step)
+                if cluster.is_chief:
+                    dynamics.forget_after(workdir, place.step)
                 continue
             if ends:
                 raise preemption.Interrupted

@@ -78,7 +78,7 @@ def test_logits_stand_beside_the_example_they_are_of(tmp_path: pathlib.Path, rep
 
 def test_several_workers_parts_follow_each_other() -> None:
     """Two workers with two batches of two each, the last example of both being padding."""
-    first = (np.array([0, 1, 10, 11]), np.array([1, 1, 1, 1]), np.array([[0.0], [1], [10], [11]]))
-    second = (np.array([2, 0, 12, 0]), np.array([1, 0, 1, 0]), np.array([[2.0], [99], [12], [99]]))
+    first = (np.array([1, 1, 1, 1]), np.array([0, 1, 10, 11]), np.array([[0.0], [1], [10], [11]]))
+    second = (np.array([1, 0, 1, 0]), np.array([2, 0, 12, 0]), np.array([[2.0], [99], [12], [99]]))
     labels, logits = predictions._in_stored_order([first, second], num_workers=2)
     assert labels.tolist() == [0, 1, 2, 10, 11, 12] == logits[:, 0].tolist()
