@@ -10,6 +10,7 @@ from absl import flags
 from pipeline import startup
 from pipeline.errors import InputError
 from trainer.commands import flags as command_flags
+from trainer.serving import exports, listening
 from trainer.serving.limits import Limits
 
 _DEFAULTS = Limits()
@@ -55,12 +56,13 @@ def run(argv: Sequence[str]) -> int:
         **{name: values[name].value for name in (*_COUNTS, *_TIMEOUTS)},
     )
 
+    exports.require(values.workdir)
+    listener = listening.listen(values.host, values.port)
+    if not listening.is_loopback(values.host):
+        logging.warning("--host=%s: whoever reaches this machine can ask; there is no password", values.host)
+
     startup.import_tensorflow()
     from trainer.serving import server
 
-    if not server.is_loopback(values.host):
-        logging.warning("--host=%s: whoever reaches this machine can ask; there is no password", values.host)
-    server.serve(
-        workdir=values.workdir, listener=server.listen(values.host, values.port), limits=limits, poll_s=values.poll_s
-    )
+    server.serve(workdir=values.workdir, listener=listener, limits=limits, poll_s=values.poll_s)
     return 0

@@ -14,7 +14,7 @@ FOLDER = "exports"
 CARD_FILE = "export.json"  # written last: without it an export is not there yet
 FORMAT = 1
 
-_MODEL_FILES = ("saved_model.pb", "variables/")  # what is loaded; .tflite and others beside it are not
+_MODEL_FILES = ("saved_model.pb", "variables/", "assets/")  # what is loaded; .tflite and others beside it are not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,14 @@ def versions(workdir: str) -> list[int]:
         return []
     numbers = sorted(int(name) for name, is_folder in storage.children(root) if is_folder and name.isdecimal())
     return [number for number in numbers if storage.exists(storage.join(root, str(number), CARD_FILE))]
+
+
+def require(workdir: str) -> None:
+    """Raises InputError where there is no complete export."""
+    if not versions(workdir):
+        raise InputError(
+            f"{storage.join(workdir, FOLDER)} has no complete export: run `python -m trainer export` first"
+        )
 
 
 def read_card(workdir: str, version: int) -> Card:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import signal
 import socket
@@ -13,26 +12,7 @@ from types import FrameType
 import uvicorn
 from uvicorn.protocols.http import h11_impl
 
-from pipeline.errors import InputError
-from trainer.serving import app, exports, limits, measures, service
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Raises InputError where the address can't be had; port 0 is any free one."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        raise InputError(
-            f"--host={host} --port={port}: {error.strerror or error}; choose another, or port 0"
-        ) from error
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+from trainer.serving import app, limits, measures, service
 
 
 def serve(*, workdir: str, listener: socket.socket, limits: limits.Limits, poll_s: float) -> None:
@@ -42,11 +22,9 @@ def serve(*, workdir: str, listener: socket.socket, limits: limits.Limits, poll_
       poll_s: how often the folder is looked into.
 
     Raises:
-      InputError: where there is no export to begin with.
+      InputError: where there is no sound export to begin with.
       SystemExit: 0, on SIGTERM or Ctrl-C.
     """
-    if not exports.versions(workdir):
-        raise InputError(f"{workdir}/{exports.FOLDER} has no complete export: run `python -m trainer export` first")
     # uvicorn ends in an orderly way and then gives the signal to whoever would have had it; before it listens and
     # after, there is nothing to end in an orderly way.
     for number in (signal.SIGTERM, signal.SIGINT):

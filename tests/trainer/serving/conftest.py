@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.trainer.serving import tiny_export
-from trainer.serving import server
+from trainer.serving import listening, server
 from trainer.serving.limits import Limits
 
 START_S = 30
@@ -53,7 +53,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @contextlib.contextmanager
 def serving(workdir: pathlib.Path, limits: Limits) -> Iterator[Client]:
     running = server.Running(str(workdir), limits)
-    listener = server.listen("127.0.0.1", 0)
+    listener = listening.listen("127.0.0.1", 0)
     ended: list[BaseException] = []
 
     def run() -> None:
