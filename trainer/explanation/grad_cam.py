@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 import threading
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ import tensorflow as tf
 
 from pipeline.errors import InputError
 from trainer import backbones
-from trainer.explanation import relevance
+from trainer.explanation import alignment, relevance
 
 # The gradient of early layers in float16 would else be lost below its smallest number, 6e-8; float32 and bfloat16 don't
 # care, and the heatmap's maximum divides it out. At the last layer gradients are about 1e-2, far below the largest.
@@ -38,7 +39,8 @@ def grad_cam(net: keras.Model, images: tf.Tensor, class_index: tf.Tensor, layer:
       layer: the name of any layer with a feature map, see `find_layer`.
 
     Returns:
-      float32 [n, h, w] in 0..1 of the layer's size; see `relevance.heatmap`, and for maps that are all 0.
+      float32 [n, h, w] in 0..1, laid over the image by `alignment.over_image`, so that enlarging it shows every place
+      where it is. See `relevance.heatmap`, also for maps that are all 0.
 
     Raises:
       InputError: for a layer that does not exist or has no feature map.
@@ -52,22 +54,25 @@ def grad_cam(net: keras.Model, images: tf.Tensor, class_index: tf.Tensor, layer:
     # Of the sum over all examples: none has a part in another's score.
     gradients = tf.cast(tape.gradient(scores, features), tf.float32)
     weights = tf.reduce_mean(gradients, axis=[1, 2])
-    return relevance.heatmap(tf.einsum("nhwc,nc->nhw", tf.cast(features, tf.float32), weights))
+    evidence = tf.einsum("nhwc,nc->nhw", tf.cast(features, tf.float32), weights)
+    aligned = alignment.over_image(tf.nn.relu(evidence), target, image_size=images.shape[1])
+    return relevance.heatmap(aligned)
 
 
 def find_layer(net: keras.Model, name: str | None) -> keras.layers.Layer:
     """The layer of that name in `net` or in a model inside it, or the one to explain by.
 
-    By default that is the last one with a feature map that is no pooling: MobileNetV2's out_relu, EfficientNet's
-    top_activation, ResNet50's conv5_block3_out and VGG16's block5_conv3. Section 3: the last convolution's maps are the
-    best compromise between what they mean and where it is.
+    By default that is the last one with a feature map that neither pools nor pads: out_relu of MobileNetV2,
+    top_activation of EfficientNet, conv5_block3_out of ResNet50 and block5_conv3 of VGG16. Section 3: the last
+    convolution's maps are the best compromise between what they mean and where it is. Images below 64 pixels leave
+    those one place, which says nothing; there it is the last layer with more.
 
     Raises:
       InputError: where there is none of that name, or it has no feature map [n, h, w, channels] larger than 1x1.
     """
     mapped = [layer for layer in backbones.leaves(net) if _has_map(layer)]
     if name is None:
-        fitting = [layer for layer in mapped if "Pooling" not in type(layer).__name__]
+        fitting = [layer for layer in mapped if not re.search("Pooling|Padding", type(layer).__name__)]
         if not fitting:
             raise InputError("the model has no layer with a feature map to explain by")
         return fitting[-1]
