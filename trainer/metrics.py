@@ -35,9 +35,10 @@ def summarize(
     """Builds the content of `metrics.json` from counts that add up over batches and workers.
 
     Shares are in 0..1. A share whose denominator is zero (precision of a class that was never predicted, recall of one
-    that has no examples) is 0.0, as scikit-learn gives with `zero_division=0`. `macro_f1` and `balanced_accuracy` (the
-    mean recall) are means over the classes that have examples in the split. `loss` is the mean per example, None where
-    it is not finite, since JSON has no NaN.
+    that has no examples) is 0.0, as scikit-learn gives with `zero_division=0`. `macro` (with `macro_f1` and
+    `balanced_accuracy`, the mean recall) are means over the classes that have examples in the split, `weighted` over
+    examples, which makes its recall the accuracy. `loss` is the mean per example, None where it is not finite, since
+    JSON has no NaN.
 
     Args:
       confusion: [C, C] counts, rows are the true class, columns the predicted one.
@@ -61,6 +62,7 @@ def summarize(
         raise InputError(f"split {split!r} has no examples to evaluate: choose another split, or prepare it with more")
     support, precision, recall, f1 = _per_class(counts)
     found = measures(counts, top_k_correct, loss_sum)
+    shares = {"precision": precision, "recall": recall, "f1": f1}
     return dict(
         **context,
         split=split,
@@ -71,6 +73,8 @@ def summarize(
         top_k={"k": k, "accuracy": found["top_k_accuracy"]},
         macro_f1=found["macro_f1"],
         balanced_accuracy=found["balanced_accuracy"],
+        macro={name: float(share[support > 0].mean()) for name, share in shares.items()},
+        weighted={name: float(np.average(share, weights=support)) for name, share in shares.items()},
         classes=list(classes),
         per_class={
             name: {"precision": p, "recall": r, "f1": f, "support": n}

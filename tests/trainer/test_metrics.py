@@ -50,6 +50,13 @@ def test_agrees_with_scikit_learn(example: tuple[int, list[int], list[int]]) -> 
     present = sorted(set(truth))
     macro = sklearn.metrics.f1_score(truth, predicted, labels=present, average="macro", zero_division=0)
     assert found["macro_f1"] == pytest.approx(macro)
+    for average, of in (("macro", present), ("weighted", labels)):
+        *expected, _ = sklearn.metrics.precision_recall_fscore_support(
+            truth, predicted, labels=of, average=average, zero_division=0
+        )
+        assert list(found[average].values()) == pytest.approx(expected)
+    assert found["macro"]["f1"] == found["macro_f1"]
+    assert found["weighted"]["recall"] == pytest.approx(found["accuracy"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn warns of predicted classes without examples, which occur here
         balanced = sklearn.metrics.balanced_accuracy_score(truth, predicted)
