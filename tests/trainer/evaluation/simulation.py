@@ -1,0 +1,107 @@
+"""A made-up population and a classifier whose accuracy on it is known; how often intervals from samples hold that."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.evaluation import intervals
+
+
+class Kind(NamedTuple):
+    classes: int
+    imbalance: float  # how many times larger the largest class is than the smallest
+    spread: (
+        float  # of the classes' recalls: 1 puts the best at almost no mistakes, and the worst as far on the other side
+    )
+    accuracy: float  # the mean recall
+    examples: int
+    group: int  # mean size; geometrically distributed
+    correlation: float  # of two answers in one group
+
+
+class Sample(NamedTuple):
+    labels: npt.NDArray[np.int64]
+    answers: npt.NDArray[np.int64]
+    groups: list[str]
+
+
+class Population:
+    def __init__(self, kind: Kind) -> None:
+        rng = np.random.default_rng(1)
+        places = np.linspace(0, 1, kind.classes)
+        self.kind = kind
+        self.prior = kind.imbalance**-places / np.sum(kind.imbalance**-places)
+        self.recall = kind.accuracy + 0.98 * kind.spread * (1 - kind.accuracy) * (2 * places - 1)
+        wrong = rng.dirichlet(np.full(kind.classes, 0.5), size=kind.classes)
+        np.fill_diagonal(wrong, 0)
+        self.wrong = wrong / wrong.sum(axis=1, keepdims=True)  # what is answered instead
+
+    def truth(self) -> tuple[float, float, float]:
+        """Accuracy, balanced accuracy and macro F1 on all of it, by their definitions."""
+        joint = self.prior[:, None] * (1 - self.recall)[:, None] * self.wrong + np.diag(self.prior * self.recall)
+        hits = joint.diagonal()
+        f1 = 2 * hits / (joint.sum(axis=1) + joint.sum(axis=0))
+        return float(hits.sum()), float(self.recall.mean()), float(f1.mean())
+
+    def sample(self, rng: np.random.Generator) -> Sample:
+        kind = self.kind
+        sizes = rng.geometric(1 / kind.group, size=kind.examples)
+        sizes = sizes[: int(np.searchsorted(np.cumsum(sizes), kind.examples)) + 1]
+        of_group = np.repeat(np.arange(len(sizes)), sizes)
+        of_class = rng.choice(kind.classes, size=len(sizes), p=self.prior)
+        chance = self.recall[of_class]
+        if kind.correlation:  # beta-binomial: its correlation is 1 / (a + b + 1)
+            both = (1 - kind.correlation) / kind.correlation
+            chance = rng.beta(chance * both, (1 - chance) * both)
+        labels = of_class[of_group]
+        right = rng.random(len(labels)) < chance[of_group]
+        draws = rng.random(len(labels))[:, None]
+        wrong = np.minimum((self.wrong.cumsum(axis=1)[labels] < draws).sum(axis=1), kind.classes - 1)
+        return Sample(labels, np.where(right, labels, wrong), [str(number) for number in of_group])
+
+
+def coverage(kind: Kind, *, samples: int, seed: int, resamples: int = 400) -> list[float]:
+    """How many of the samples' intervals held the truth: of accuracy, balanced accuracy and macro F1."""
+    population, rng = Population(kind), np.random.default_rng(seed)
+    truth, held = population.truth(), np.zeros(3)
+    for _ in range(samples):
+        labels, answers, groups = population.sample(rng)
+        found = intervals.bootstrap(
+            labels,
+            answers,
+            answers == labels,
+            groups,
+            num_classes=kind.classes,
+            resamples=resamples,
+            seed=int(rng.integers(2**31)),
+        )
+        of_three = (found.accuracy, found.balanced_accuracy, found.macro_f1)
+        held += [low <= value <= high for value, (low, high) in zip(truth, of_three, strict=True)]
+    return (held / samples).tolist()
+
+
+def coverage_of_difference(kind: Kind, *, better: float, agreeing: float, samples: int, seed: int) -> float:
+    """The same for the difference of two models on one sample.
+
+    Args:
+      better: the other's accuracy beyond the one's.
+      agreeing: the share of examples to which it gives the one's answer whatever that is.
+    """
+    population, rng = Population(kind), np.random.default_rng(seed)
+    accuracy = population.truth()[0]
+    # Elsewhere it is right with the chance that makes up the difference.
+    chance = accuracy + better / (1 - agreeing)
+    assert 0 < chance < 1
+    held = 0
+    for _ in range(samples):
+        labels, answers, groups = population.sample(rng)
+        one = answers == labels
+        same_in_group = {name: rng.random() < agreeing for name in set(groups)}
+        copied = np.array([same_in_group[name] for name in groups])
+        other = np.where(copied, one, rng.random(len(one)) < chance)
+        low, high = intervals.of_difference(one, other, groups, resamples=400, seed=int(rng.integers(2**31)))
+        held += low <= better <= high
+    return held / samples

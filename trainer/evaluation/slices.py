@@ -1,0 +1,122 @@
+"""A column of values and which answers are right in; the accuracy on each part of the values out."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import InputError
+from trainer.evaluation import intervals
+
+# Sizes, light and the user's groups: what photos differ by for reasons that have nothing to do with their class.
+DEFAULT_COLUMNS = ("shorter_side", "bytes", "brightness", "key")
+_NUMERIC_PARTS = 4  # quartiles: each a quarter of the examples, so no interval is much wider than the others
+_TEXTS = 10  # of the most frequent values
+_MIN_EXAMPLES = 10  # of a text's own slice: with fewer, the interval covers half of all accuracies
+REST, UNKNOWN, EMPTY = "(others)", "(unknown)", "(none)"
+
+
+class Slice(NamedTuple):
+    column: str
+    value: str  # a text, or of numbers the smallest and the largest
+    examples: int
+    accuracy: float
+    interval: tuple[float, float]  # Wilson's at `intervals.LEVEL`, as if examples were independent
+
+
+def choose(asked: Sequence[str], available: Sequence[str], data: str) -> tuple[str, ...]:
+    """The columns to slice by: those asked for, or without any those of `DEFAULT_COLUMNS` that there are.
+
+    Raises:
+      InputError: where one is asked for that the dataset's ledger doesn't have.
+    """
+    for name in asked:
+        if not available:
+            raise InputError(
+                f"--slice={name}: {data} has no ledger-*.jsonl to slice by: copy it there, or leave --slice"
+            )
+        if name not in available:
+            raise InputError(f"--slice={name}: the ledger of {data} has the columns {', '.join(available)}")
+    return tuple(dict.fromkeys(asked)) or tuple(name for name in DEFAULT_COLUMNS if name in available)
+
+
+def summarize(
+    columns: Sequence[str],
+    rows: Mapping[str, Sequence[Any]],
+    ids: Sequence[str],
+    correct: npt.NDArray[np.bool_],
+) -> list[dict[str, Any]]:
+    """The slices of each column that has more than one, as mappings; see `Slice`.
+
+    Args:
+      rows: the columns' values by an example's id; an example without is in `UNKNOWN`.
+      ids, correct: [n] examples.
+    """
+    found: list[dict[str, Any]] = []
+    for place, column in enumerate(columns):
+        of_one = of_column(column, [rows[name][place] if name in rows else None for name in ids], correct)
+        found += [part._asdict() for part in of_one if len(of_one) > 1]
+    return found
+
+
+def of_column(column: str, values: Sequence[Any], correct: npt.NDArray[np.bool_]) -> list[Slice]:
+    """Slices without overlap that together hold every example.
+
+    Numbers are cut at quantiles, or told apart where they take few values; texts are told apart, the most frequent
+    first, with all that are rare in `REST`. What has no value is in `UNKNOWN`.
+
+    Args:
+      column: its name.
+      values: [n] numbers, or texts; None where not known.
+      correct: [n].
+    """
+    found = []
+    for name, members in _parts(values):
+        hits = int(correct[members].sum())
+        interval = intervals.wilson(hits / len(members), len(members))
+        found.append(Slice(column, name, len(members), hits / len(members), interval))
+    return found
+
+
+def _parts(values: Sequence[Any]) -> list[tuple[str, list[int]]]:
+    """(name, indices of the examples) of each slice."""
+    numeric = all(isinstance(value, (int, float)) for value in values if value is not None)
+    members: dict[Any, list[int]] = collections.defaultdict(list)
+    for index, value in enumerate(values):
+        members[value].append(index)
+    unknown = members.pop(None, [])
+    parts = _numeric(members) if numeric else _textual(members)
+    return [*parts, (UNKNOWN, unknown)] if unknown else parts
+
+
+def _numeric(members: Mapping[Any, list[int]]) -> list[tuple[str, list[int]]]:
+    distinct = sorted(members)
+    if len(distinct) <= _NUMERIC_PARTS:
+        return [(_number(value), members[value]) for value in distinct]
+    everything = np.repeat(distinct, [len(members[value]) for value in distinct])
+    cuts = np.quantile(everything, np.arange(1, _NUMERIC_PARTS) / _NUMERIC_PARTS)
+    parts = collections.defaultdict(list)
+    for value, place in zip(distinct, np.searchsorted(cuts, distinct).tolist(), strict=True):
+        parts[place].append(value)
+    return [
+        (
+            _number(of_part[0]) if len(of_part) == 1 else f"{_number(of_part[0])} to {_number(of_part[-1])}",
+            [index for value in of_part for index in members[value]],
+        )
+        for of_part in parts.values()
+    ]
+
+
+def _textual(members: Mapping[Any, list[int]]) -> list[tuple[str, list[int]]]:
+    by_size = sorted(members, key=lambda value: (-len(members[value]), str(value)))
+    shown = [value for value in by_size[:_TEXTS] if len(members[value]) >= _MIN_EXAMPLES]
+    rest = [index for value in by_size[len(shown) :] for index in members[value]]
+    return [*((str(value) or EMPTY, members[value]) for value in shown), *([(REST, rest)] if rest else [])]
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
