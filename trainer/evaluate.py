@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,13 +16,18 @@ import tqdm
 
 from pipeline import evaluation, storage
 from pipeline import manifest as manifest_lib
-from trainer import checkpoints, classifier, history, metrics, rendezvous, report, strategies
+from pipeline.errors import InputError
+from trainer import checkpoints, classifier, history, metrics, predictions, rendezvous, report, strategies
 from trainer import run as run_lib
 from trainer import step as step_lib
 from trainer.cluster import Worker
+from trainer.evaluation import calibration, ledger, slices, summary
+from trainer.evaluation import robustness as robustness_lib
 from trainer.heartbeat import Beat, silent
+from trainer.predictions import Predictions
 from trainer.preemption import Interrupted
 
+PREDICTIONS_FILE = "predictions.npz"  # in the report's folder, of the split that it is about
 _ASK_EVERY_BATCHES = 8  # to ask the other workers takes as long as some of the smallest batches
 
 
@@ -128,22 +135,28 @@ def evaluate(
     data: str | None,
     strategy: str,
     checkpoint: str,
+    columns: Sequence[str] = (),
+    robustness: bool = False,
     worker: Worker | None = None,
     start_timeout_s: float = rendezvous.START_TIMEOUT_S,
 ) -> dict[str, Any]:
-    """Evaluates a checkpoint in `workdir` and writes `workdir/report/`; several workers do a part each.
+    """Evaluates a checkpoint in `workdir`, fits its temperature, and writes `calibration.json` and `report/` there.
+
+    Several workers run a part of the split each.
 
     Args:
       split: of the dataset.
       data: another dataset with the same classes; None is the one that was trained on.
       strategy, worker, start_timeout_s: see `strategies.connect`.
       checkpoint: see `checkpoints.load_weights`.
+      columns: of the dataset's ledger, to slice by; see `slices.choose`.
+      robustness: also runs the split with each of `robustness.corruptions`.
 
     Returns:
       The metrics as they stand in `metrics.json`, without the package versions.
 
     Raises:
-      InputError: where the run, the dataset, the split or a shard is missing, or the classes differ.
+      InputError: where the run, the dataset, the split, a column or a shard is missing, or the classes differ.
       TimeoutError: where not all workers came.
     """
     run = run_lib.load(workdir)
@@ -151,27 +164,90 @@ def evaluate(
     manifest = manifest_lib.load(data)
     run_lib.check_classes(run, manifest.classes, data)
     manifest_lib.verify(data, manifest, [split])
+    columns = slices.choose(columns, ledger.columns(data), data)
+    if robustness and strategy == "tpu":
+        raise InputError("--robustness writes JPEGs, which TPUs can't: use --strategy=one")
+    validation = _validation(run, data, manifest)
+
     cluster = strategies.connect(strategy, worker=worker, start_timeout_s=start_timeout_s)
     with cluster.strategy.scope():
         net = classifier.restore_model(run)
         step, fingerprint = checkpoints.load_weights(workdir, net, which=checkpoint)
-    sums = make(data, manifest, split=split, config=run.config, cluster=cluster, net=net, show=cluster.is_chief)()
-    summary = metrics.summarize(
-        sums.confusion,
-        sums.top_k_correct,
-        top_k(len(run.classes)),
-        sums.loss_sum,
-        run.classes,
+    strategies.check_agreement(cluster, (step, int(validation is None)))
+    collect = functools.partial(predictions.collect, config=run.config, cluster=cluster, net=net, show=cluster.is_chief)
+
+    found = summary.checked(collect(data, manifest, split=split))
+    if validation is None:
+        temperature = classifier.temperature_of(workdir, step=step, fingerprint=fingerprint)
+        fitted = None if temperature == 1 else run.config["validation_split"]
+    else:
+        source, of_source, fitted = validation
+        same = (source, fitted) == (data, split)
+        known = found if same else summary.checked(collect(source, of_source, split=fitted))
+        temperature = calibration.fit_temperature(known.logits, known.labels)
+    content = summary.summarize(
+        found,
+        k=top_k(len(run.classes)),
+        temperature=temperature,
+        fitted_on=fitted,
         split=split,
         step=step,
         data=data,
         dataset_fingerprint=manifest.fingerprint,
         fingerprint=fingerprint,
     )
+    content["slices"] = slices.summarize(
+        columns, ledger.read(data, split, columns) if columns else {}, found.ids, summary.right_of(found)
+    )
+    if robustness:
+        corruptions = robustness_lib.corruptions(run.config["input"]["image_size"])
+        content["robustness"] = [
+            _robustness(name, severity, collect(data, manifest, split=split, corrupt=corrupt), show=cluster.is_chief)
+            for (name, severity), corrupt in corruptions.items()
+        ]
+
     if cluster.is_chief:
+        report_dir = storage.join(workdir, "report")
+        predictions.write(storage.join(report_dir, PREDICTIONS_FILE), found)
+        if validation is not None:
+            about = {"temperature": temperature, "split": fitted, "examples": len(known.labels)}
+            storage.write_json(
+                storage.join(workdir, classifier.CALIBRATION_FILE), {**about, "step": step, "fingerprint": fingerprint}
+            )
         settings = {"data": data, "code": run.code, "config": run.config}
         title = f"{manifest.name} {manifest.version}: {split}"
-        rows = history.read(workdir)
-        report.write_report(storage.join(workdir, "report"), summary, title=title, settings=settings, history=rows)
+        report.write_report(report_dir, content, title=title, settings=settings, history=history.read(workdir))
     strategies.wait_for_all(cluster)  # whoever leaves first ends the others, the chief in the middle of the report
-    return summary
+    return content
+
+
+def _validation(
+    run: run_lib.Run, data: str, manifest: manifest_lib.Manifest
+) -> tuple[str, manifest_lib.Manifest, str] | None:
+    """(dataset, its manifest, split) to fit the temperature on: what the run was validated on, or None without one.
+
+    Raises:
+      InputError: where a shard of it is missing; where another dataset is evaluated, that is only warned of.
+    """
+    split = run.config["validation_split"]
+    if split == "none":
+        return None
+    other = manifest.fingerprint != run.dataset_fingerprint and data != run.data
+    try:
+        if other:
+            data, manifest = run.data, manifest_lib.load(run.data)
+            run_lib.check_classes(run, manifest.classes, data)
+        manifest_lib.verify(data, manifest, [split])
+    except (InputError, OSError) as error:
+        if not other:
+            raise
+        logging.warning("no temperature is fitted, for want of the run's own %s split: %s", split, error)
+        return None
+    return (data, manifest, split) if manifest.split(split).examples else None
+
+
+def _robustness(name: str, severity: int, found: Predictions, *, show: bool) -> dict[str, Any]:
+    accuracy = float(summary.right_of(found).mean())
+    if show:
+        logging.info("%s of severity %d: accuracy %.2f%%", name, severity, 100 * accuracy)
+    return {"corruption": name, "severity": severity, "accuracy": accuracy}

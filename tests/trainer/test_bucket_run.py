@@ -36,7 +36,7 @@ def test_a_run_in_a_bucket_ends_as_a_local_one(
     assert bucket_run.measures(run)["examples"] == 20
 
     written = [name for name, is_folder in storage.children(run) if not is_folder]
-    assert written == ["history.csv", "history.jsonl", "run.json"]
+    assert written == ["calibration.json", "history.csv", "history.jsonl", "run.json"]
     for name in storage.files_under(f"{run}/tensorboard"):
         storage.copy(f"{run}/tensorboard/{name}", str(tmp_path / "events" / name))
     events = EventAccumulator(str(tmp_path / "events"), tensor_size_guidance={"scalars": 0})

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -25,6 +26,7 @@ from tests.trainer.commands import (
     start_two_workers,
     weights,
 )
+from trainer import predictions
 
 CONFIG = "--config=configs/digits_mobilenetv2.py"
 # Two phases on a tenth of the digits: what is learned is not what is tested here.
@@ -224,7 +226,7 @@ def test_two_workers_learn_what_one_process_does(digits: str, short: str, tmp_pa
 
 def test_evaluate_counts_every_test_example(digits: str, trained: tuple[pathlib.Path, str]) -> None:
     workdir = trained[0]
-    result = run("evaluate", f"--workdir={workdir}", "--split=test")
+    result = run("evaluate", f"--workdir={workdir}", "--split=test", "--slice=class", "--robustness")
     assert result.returncode == 0, result.stderr
     metrics = json.loads((workdir / "report" / "metrics.json").read_text())
     manifest = manifest_lib.load(digits)
@@ -236,6 +238,17 @@ def test_evaluate_counts_every_test_example(digits: str, trained: tuple[pathlib.
     )
     assert metrics["dataset_fingerprint"] == manifest.fingerprint
     assert (workdir / "report" / "index.html").stat().st_size > 10_000
+
+    found = predictions.read(str(workdir / "report" / "predictions.npz"))
+    assert np.mean(found.logits.argmax(axis=1) == found.labels) == metrics["accuracy"]
+    calibration = json.loads((workdir / "calibration.json").read_text())
+    assert (calibration["split"], calibration["examples"]) == ("validation", manifest.split("validation").examples)
+    assert (calibration["step"], calibration["fingerprint"]) == (metrics["step"], metrics["fingerprint"])
+    assert calibration["temperature"] == metrics["calibration"]["temperature"] != 1.0
+    assert metrics["calibration"]["fitted_on"] == "validation"
+    assert {part["column"] for part in metrics["slices"]} == {"class"}
+    assert sum(part["examples"] for part in metrics["slices"]) == metrics["examples"]
+    assert len(metrics["robustness"]) == 12
 
 
 def test_predict_names_what_it_cannot_read_and_goes_on(

@@ -1,4 +1,4 @@
-"""`trainer evaluate`: a run and a split in; its report and measures out."""
+"""`trainer evaluate`: a run and a split in; its report, measures and temperature out."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ def run(argv: Sequence[str]) -> int:
     values = command_flags.define("workdir", "strategy", "cluster", "checkpoint")
     flags.DEFINE_string("split", "test", "Of the dataset.", flag_values=values)
     flags.DEFINE_string("data", None, "Another dataset with the same classes.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "slice", [], "A column of the dataset's ledger, to show accuracy by its values; may repeat.", flag_values=values
+    )
+    flags.DEFINE_boolean(
+        "robustness", False, "Also with blur, noise, JPEG and light, in 12 more passes.", flag_values=values
+    )
     if command_flags.parse(values, argv):
         return 0
     command_flags.require(values, "workdir")
@@ -27,13 +33,16 @@ def run(argv: Sequence[str]) -> int:
         split=values.split,
         data=values.data,
         strategy=values.strategy,
+        columns=values.slice,
+        robustness=values.robustness,
         worker=worker,
         start_timeout_s=values.start_timeout_s,
         checkpoint=values.checkpoint,
     )
-    loss = "not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}"
+    low_high = metrics["intervals"]["accuracy"]
+    interval = f" (95 % interval {low_high[0]:.2%} to {low_high[1]:.2%})" if low_high else ""
     print(
-        f"{metrics['split']}: accuracy {metrics['accuracy']:.2%}, loss {loss} "
+        f"{metrics['split']}: accuracy {metrics['accuracy']:.2%}{interval}, loss {metrics['loss']:.4f} "
         f"on {metrics['examples']:,} examples; report in {values.workdir}/report/index.html"
     )
     return 0
