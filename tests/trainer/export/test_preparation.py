@@ -1,0 +1,92 @@
+"""A file gives in the graph the pixels that preparation and evaluation give, or is refused in words."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from pipeline import images
+from tests.pipeline import pictures
+from tests.trainer.export.test_exif import metadata
+from trainer import classifier
+from trainer.export import preparation
+
+SIZE, CROP = 40, 0.875
+# Mean levels of 255. Scaling and compressing differ from Pillow's by rounding and its own scaled decoding.
+CLOSE = 2.0
+
+
+def prepared(storing: images.Storing) -> Callable[[bytes], np.ndarray]:
+    graph = tf.function(
+        lambda encoded: preparation.prepare(encoded, storing=storing, image_size=SIZE, crop_fraction=CROP).images,
+        input_signature=[tf.TensorSpec([], tf.string)],
+        autograph=False,
+    )
+    return lambda file: graph(file).numpy().astype(np.float32)
+
+
+def by_trainer(file: bytes, storing: images.Storing) -> np.ndarray:
+    pixels = classifier.prepare(file, storing=storing, image_size=SIZE, crop_fraction=CROP)
+    return pixels.numpy().astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def as_they_are() -> Callable[[bytes], np.ndarray]:
+    return prepared(images.Storing())
+
+
+def test_what_is_stored_as_it_came_gives_the_same_pixels(
+    as_they_are: Callable[[bytes], np.ndarray],
+) -> None:
+    kinds = pictures.kinds()
+    for name in ("jpeg", "jpeg, progressive", "mpo", "png", "png, gray", "png, palette", "png, 1 bit"):
+        np.testing.assert_array_equal(as_they_are(kinds[name]), by_trainer(kinds[name], images.Storing()), name)
+
+
+def test_the_rest_that_it_reads_comes_close(as_they_are: Callable[[bytes], np.ndarray]) -> None:
+    kinds = pictures.kinds()
+    for name in (
+        *("jpeg, gray", "jpeg, turned", "png, alpha", "png, gray and alpha", "png, 16 bit"),
+        *("png, one colour transparent", "png, palette with alpha"),
+    ):
+        apart = np.abs(as_they_are(kinds[name]) - by_trainer(kinds[name], images.Storing()))
+        assert apart.mean() < CLOSE, name
+
+
+@pytest.mark.parametrize("chroma", ["4:2:0", "4:4:4"])
+def test_what_is_larger_than_stored_is_scaled_down_first(chroma: str) -> None:
+    storing = images.Storing(shorter_side=96, jpeg_quality=80, chroma=chroma)
+    graph, without = prepared(storing), prepared(images.Storing())
+    with Image.open(io.BytesIO(pictures.photo())) as photo:
+        files = [pictures.photo(), pictures.encode(photo, "PNG")]
+        files += [pictures.encode(photo, "JPEG", exif=metadata(orientation, ">"), quality=95) for orientation in (3, 6)]
+    for file in files:
+        expected = by_trainer(file, storing)
+        assert np.abs(graph(file) - expected).mean() < CLOSE
+        # Left out, the scaling and compressing of preparation would show.
+        assert np.abs(without(file) - expected).mean() > 2 * np.abs(graph(file) - expected).mean()
+
+
+def test_what_it_cannot_read_is_refused_in_words(as_they_are: Callable[[bytes], np.ndarray]) -> None:
+    kinds = pictures.kinds()
+    for name in ("nothing", "text", "gif", "bmp", "webp", "tiff", "heic", "avif", "svg"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="image_bytes is no JPEG or PNG"):
+            as_they_are(kinds[name])
+    for name in ("jpeg", "png"):
+        for length in (10, len(kinds[name]) // 2):
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                as_they_are(kinds[name][:length])
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    bomb = (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + kinds["png"][33:]
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too many pixels"):
+        as_they_are(bomb)
