@@ -10,7 +10,7 @@ from absl import flags
 
 from configs import schema
 from pipeline.errors import InputError
-from trainer.commands import evaluate, find_batch, find_lr, launch, predict, search, serve, train
+from trainer.commands import evaluate, export, find_batch, find_lr, launch, predict, search, serve, train
 
 _USAGE = """usage: python -m trainer COMMAND [--help] …
 
@@ -18,6 +18,7 @@ _USAGE = """usage: python -m trainer COMMAND [--help] …
   launch      [--num_workers=N] and what train takes                            train, and again after a failure
   evaluate    --workdir=DIR --split=test                                        write WORKDIR/report/
   predict     --workdir=DIR IMAGE_OR_FOLDER …                                   print the likeliest classes
+  export      --workdir=DIR [--formats=onnx,tflite_int8,…]                      write WORKDIR/exports/N/
   serve       --workdir=DIR [--host=… --port=8501]                              answer HTTP with the newest export
 
   find_lr     --config=FILE --data=DIR --out=DIR                                try learning rates, plot their losses
@@ -28,6 +29,7 @@ _COMMANDS = {
     "launch": launch.run,
     "evaluate": evaluate.run,
     "predict": predict.run,
+    "export": export.run,
     "serve": serve.run,
     "find_lr": find_lr.run,
     "find_batch": find_batch.run,
