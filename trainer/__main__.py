@@ -10,13 +10,14 @@ from absl import flags
 
 from configs import schema
 from pipeline.errors import InputError
-from trainer.commands import evaluate, export, find_batch, find_lr, launch, predict, search, serve, train
+from trainer.commands import compare, evaluate, export, find_batch, find_lr, launch, predict, search, serve, train
 
 _USAGE = """usage: python -m trainer COMMAND [--help] …
 
   train       --config=FILE --data=DIR --workdir=DIR [--config.FIELD=VALUE …]   train, or go on where it stopped
   launch      [--num_workers=N] and what train takes                            train, and again after a failure
   evaluate    --workdir=DIR --split=test                                        write WORKDIR/report/
+  compare     --workdir=DIR --other=DIR                                         two evaluated runs, example by example
   predict     --workdir=DIR IMAGE_OR_FOLDER …                                   print the likeliest classes
   export      --workdir=DIR [--formats=onnx,tflite_int8,…]                      write WORKDIR/exports/N/
   serve       --workdir=DIR [--host=… --port=8501]                              answer HTTP with the newest export
@@ -28,6 +29,7 @@ _COMMANDS = {
     "train": train.run,
     "launch": launch.run,
     "evaluate": evaluate.run,
+    "compare": compare.run,
     "predict": predict.run,
     "export": export.run,
     "serve": serve.run,

@@ -79,6 +79,8 @@ def test_help_needs_no_tensorflow(arguments: list[str]) -> None:
         ),
         (["evaluate", "--workdir=nowhere"], "nowhere holds no run"),
         (["evaluate", "--workdir=nowhere", "--checkpoint=worst"], "worst"),
+        (["compare", "--workdir=x"], "--other must be given"),
+        (["compare", "--workdir=nowhere", "--other=x"], "nowhere/report/predictions.npz does not exist: run `python"),
         (["predict", "--workdir=nowhere", "x.jpg"], "nowhere holds no run"),
         (["predict", "--workdir=nowhere", "--format=xml"], "xml"),
     ],
