@@ -10,7 +10,19 @@ from absl import flags
 
 from configs import schema
 from pipeline.errors import InputError
-from trainer.commands import compare, evaluate, export, find_batch, find_lr, launch, predict, search, serve, train
+from trainer.commands import (
+    compare,
+    evaluate,
+    explain,
+    export,
+    find_batch,
+    find_lr,
+    launch,
+    predict,
+    search,
+    serve,
+    train,
+)
 
 _USAGE = """usage: python -m trainer COMMAND [--help] …
 
@@ -19,6 +31,7 @@ _USAGE = """usage: python -m trainer COMMAND [--help] …
   evaluate    --workdir=DIR --split=test                                        write WORKDIR/report/
   compare     --workdir=DIR --other=DIR                                         two evaluated runs, example by example
   predict     --workdir=DIR IMAGE_OR_FOLDER …                                   print the likeliest classes
+  explain     --workdir=DIR IMAGE_OR_FOLDER …                                   draw where a class is seen in them
   export      --workdir=DIR [--formats=onnx,tflite_int8,…]                      write WORKDIR/exports/N/
   serve       --workdir=DIR [--host=… --port=8501]                              answer HTTP with the newest export
 
@@ -31,6 +44,7 @@ _COMMANDS = {
     "evaluate": evaluate.run,
     "compare": compare.run,
     "predict": predict.run,
+    "explain": explain.run,
     "export": export.run,
     "serve": serve.run,
     "find_lr": find_lr.run,
