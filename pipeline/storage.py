@@ -16,7 +16,7 @@ import shutil
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import fsspec
@@ -200,11 +200,14 @@ def files_under(path: str) -> Iterator[str]:
     yield from walk(root, "")
 
 
-def scan(path: str) -> Iterator[tuple[str, bool, OSError | None]]:
+def scan(path: str, enter: Callable[[str], bool] = lambda folder: True) -> Iterator[tuple[str, bool, OSError | None]]:
     """(file relative to `path`, whether it is a link, None) of everything in `path` and below that is no folder.
 
     Links are never followed. A folder that cannot be listed comes as ("folder/", False, why), and the rest goes on; in
     a bucket it raises, because there it is the bucket's failure. Files come in sorted order, folders after them.
+
+    Args:
+      enter: takes a folder below `path` as "folder/"; where it says False, the folder is not listed.
     """
     filesystem, root = _resolve(path)
     lister = _list_local if isinstance(filesystem, LocalFileSystem) else functools.partial(_list_remote, filesystem)
@@ -221,7 +224,8 @@ def scan(path: str) -> Iterator[tuple[str, bool, OSError | None]]:
         for name, is_folder, is_link in entries:
             if not is_folder:
                 yield folder + name, is_link, None
-        waiting += [f"{folder}{name}/" for name, is_folder, _ in reversed(entries) if is_folder]
+        below = [f"{folder}{name}/" for name, is_folder, _ in reversed(entries) if is_folder]
+        waiting += filter(enter, below)
 
 
 def _list_local(folder: str) -> list[tuple[str, bool, bool]]:

@@ -1,116 +1,125 @@
-"""Images and folders in, class names with confidences out; what can't be read is named while the rest goes on."""
+"""A classifier and the names of images in, class names with confidences out, in order and as they come.
+
+What can't be read or decoded is named with its reason, and the rest goes on.
+"""
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
-import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
-import tqdm
 
-from pipeline import images, storage
+from pipeline import images, parallel, storage
 from pipeline.errors import InputError
-from trainer import classifier
-from trainer import run as run_lib
+from trainer import classifier, predictions
+from trainer.image_sources import Source
+from trainer.prediction_output import Prediction
 
-TOP = 3
-_BATCH = 32  # enough to fill a core's vector units; more only adds memory
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
-
-class Prediction(NamedTuple):
-    file: str
-    classes: tuple[tuple[str, float], ...]  # the likeliest first, with their probabilities
-    error: str | None  # why there are none
+_READERS = 32  # a bucket takes 50 ms for each
+_READ_BATCHES = 2  # ahead of the model, beside the one that it works on
 
 
-def predict(*, workdir: str, paths: Sequence[str], checkpoint: str = "best") -> Iterator[Prediction]:
-    """Predicts with a checkpoint in `workdir`, one result per file in the order given.
+def predict(model: classifier.Classifier, sources: Iterable[Source], *, top: int, batch: int) -> Iterator[Prediction]:
+    """One result per source, in the order given; probabilities are those that `evaluate` reports.
+
+    Files are read and decoded in threads while the model computes, `_READ_BATCHES` batches ahead and no further.
 
     Args:
-      checkpoint: see `checkpoints.load_weights`.
-      paths: images, or folders whose files (hidden ones left out) are taken in sorted order.
+      top: how many of the likeliest classes a result names; at most all.
+      batch: images that the model takes at once. More of them only need more memory, the results are the same.
 
     Raises:
-      InputError: where the run or a path is missing, or there is nothing to predict.
+      ConnectionError: where a bucket can't be reached, and so nothing that would follow.
     """
-    run_lib.load(workdir)  # what is missing is said before the model is built
-    files = list(expand(paths))
-    model = classifier.load(workdir, checkpoint=checkpoint)
-    with tqdm.tqdm(total=len(files), unit="image", disable=not sys.stderr.isatty()) as bar:
-        for start in range(0, len(files), _BATCH):
-            yield from _predict_batch(model, files[start : start + _BATCH])
-            bar.update(min(_BATCH, len(files) - start))
+    # Half of the time that the same takes without (MobileNetV2, two cores).
+    graph = tf.function(lambda pixels: model.net(pixels, training=False), autograph=False)
+    filled = False  # to the size of a batch: one graph for all costs less than one more for the rest
+    names = model.run.classes
+    decoders = threading.Semaphore(parallel.cores())  # each may take `formats.MAX_DECODING_BYTES`
+
+    def prepare(source: Source) -> npt.NDArray[np.uint8] | str:
+        data = _read(source)
+        if isinstance(data, str):
+            return data
+        with decoders:
+            return _prepare(model, data)
+
+    ahead = _ahead(prepare, sources, threads=_READERS, limit=(1 + _READ_BATCHES) * batch)
+    while group := list(itertools.islice(ahead, batch)):
+        filled = filled or len(group) == batch
+        sound = [prepared for _, prepared in group if not isinstance(prepared, str)]
+        logits = _logits(graph, sound, size=batch if filled else len(sound))
+        rows = iter(predictions.softmax(logits, model.temperature))
+        for source, prepared in group:
+            if isinstance(prepared, str):
+                yield Prediction(source.name, (), prepared)
+            else:
+                yield Prediction(source.name, _top(next(rows), names, top), None)
 
 
-def expand(paths: Iterable[str]) -> Iterator[str]:
-    """Replaces folders by their files."""
-    found = False
-    for path in paths:
-        if storage.is_directory(path):
-            names = [name for name in storage.files_under(path) if not name.rsplit("/", 1)[-1].startswith(".")]
-            files = [storage.join(path, name) for name in names]
-        elif storage.exists(path):
-            files = [path]
-        else:
-            raise InputError(f"{path}: no such file or folder")
-        found = found or bool(files)
-        yield from files
-    if not found:
-        raise InputError("nothing to predict: give the paths of images or of folders that hold some")
-
-
-def _predict_batch(model: classifier.Classifier, files: Sequence[str]) -> list[Prediction]:
-    pixels: list[tf.Tensor] = []
-    errors: dict[str, str] = {}
-    with concurrent.futures.ThreadPoolExecutor(_BATCH) as pool:  # a bucket takes 50 ms for each
-        sources = list(pool.map(_read, files))
-    for file, source in zip(files, sources, strict=True):
-        if isinstance(source, OSError):
-            errors[file] = f"unreadable: {source}"
-            continue
-        try:
-            pixels.append(model.prepare(source))
-        except images.ImageError as error:
-            errors[file] = f"{error}. {images.REASONS[error.code]}"
-    probabilities = iter(model.probabilities(tf.stack(pixels)) if pixels else ())
-    return [
-        Prediction(file, (), errors[file]) if file in errors else _top(file, next(probabilities), model.run.classes)
-        for file in files
-    ]
-
-
-def _read(file: str) -> bytes | OSError:
+def _read(source: Source) -> bytes | str:
+    """The file's content, or why there is none."""
+    if source.error is not None:
+        return source.error
+    if source.data is not None:
+        return source.data
     try:
-        return storage.read_bytes(file)
-    except ConnectionError:  # of the bucket, and so of all that would follow
+        return storage.read_bytes(source.name)
+    except (ConnectionError, InputError):  # of the bucket, and so of all that would follow
         raise
-    except OSError as error:
-        return error
+    except (OSError, ValueError) as error:  # a name with a zero in it is the latter
+        return f"unreadable: {error}"
 
 
-def _top(file: str, probabilities: Any, classes: Sequence[str]) -> Prediction:
-    best = probabilities.argsort()[::-1][:TOP]
-    return Prediction(file, tuple((classes[index], float(probabilities[index])) for index in best), None)
+def _prepare(model: classifier.Classifier, data: bytes) -> npt.NDArray[np.uint8] | str:
+    try:
+        return np.asarray(model.prepare(data))
+    except images.ImageError as error:
+        return f"{error}. {images.REASONS[error.code]}"
+    except tf.errors.InvalidArgumentError as error:
+        return f"cannot_decode: {error.message}. {images.REASONS['cannot_decode']}"
 
 
-def as_json(predictions: Iterable[Prediction]) -> str:
-    rows = [
-        {"file": p.file, "error": p.error}
-        if p.error
-        else {"file": p.file, "top": [{"class": name, "confidence": share} for name, share in p.classes]}
-        for p in predictions
-    ]
-    return json.dumps(rows, indent=1)
+def _logits(
+    compute: Callable[[tf.Tensor], tf.Tensor], pixels: Sequence[npt.NDArray[np.uint8]], *, size: int
+) -> npt.NDArray[np.float32]:
+    """[n, classes] of n images, which are filled up to `size`."""
+    if not pixels:
+        return np.zeros([0, 1], np.float32)
+    filled = np.zeros((size, *pixels[0].shape), np.uint8)
+    filled[: len(pixels)] = pixels
+    return np.asarray(compute(tf.constant(filled)), np.float32)[: len(pixels)]
 
 
-def as_table(predictions: Iterable[Prediction]) -> str:
-    rows = [
-        [p.file, *([f"! {p.error}"] if p.error else [f"{name} {share:.1%}" for name, share in p.classes])]
-        for p in predictions
-    ]
-    good = [row for row in rows if len(row) > 2]
-    widths = [max((len(row[i]) for row in good if i < len(row)), default=0) for i in range(TOP + 1)]
-    return "\n".join("  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in rows)
+def _top(probabilities: npt.NDArray[np.float64], names: Sequence[str], top: int) -> tuple[tuple[str, float], ...]:
+    best = np.argsort(-probabilities, kind="stable")[:top]  # of equal ones, the first class
+    return tuple((names[index], float(probabilities[index])) for index in best)
+
+
+def _ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], *, threads: int, limit: int
+) -> Iterator[tuple[_Item, _Result]]:
+    """(item, its result) in order, with at most `limit` items begun and not yet asked for."""
+    pool = concurrent.futures.ThreadPoolExecutor(min(threads, limit))
+    waiting: collections.deque[tuple[_Item, concurrent.futures.Future[_Result]]] = collections.deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) == limit:
+                first, result = waiting.popleft()
+                yield first, result.result()
+        while waiting:
+            first, result = waiting.popleft()
+            yield first, result.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from pipeline import images, storage
 from pipeline.errors import InputError
-from trainer import classifier, image_sources
+from trainer import classifier
 from trainer import run as run_lib
 from trainer.explanation import grad_cam, occlusion, overlay
+from trainer.image_sources import Source
 
 METHODS = ("grad_cam", "occlusion")
 _BATCH = 16
@@ -33,7 +34,7 @@ class Explained(NamedTuple):
 def explain(
     *,
     workdir: str,
-    paths: Sequence[str],
+    sources: Iterable[Source],
     method: str = "grad_cam",
     label: str | None = None,
     layer: str | None = None,
@@ -43,7 +44,7 @@ def explain(
     """Explains a checkpoint in `workdir`, one result per file in the order given.
 
     Args:
-      paths: images or folders, see `image_sources.expand`.
+      sources: see `image_sources.expand`.
       method: one of `METHODS`.
       label: the class to explain; None is the likeliest for each image.
       layer: of `grad_cam`, see `grad_cam.find_layer`.
@@ -51,21 +52,20 @@ def explain(
       checkpoint: see `checkpoints.load_weights`.
 
     Raises:
-      InputError: where the run or a path is missing, a class or layer unknown, or a layer is given where none applies.
+      InputError: where the run is missing, a class or layer unknown, or a layer is given where none applies.
     """
     if layer is not None and method != "grad_cam":
         raise InputError(f"--layer={layer}: --method={method} looks at no layer; leave it, or use --method=grad_cam")
     run = run_lib.load(workdir)
     index = None if label is None else _index(run.classes, label)
-    files = [source.name for source in image_sources.expand(paths)]
     model = classifier.load(workdir, checkpoint=checkpoint)
     grad_cam.find_layer(model.net, layer)
     heatmaps = _method(model, method, layer)
     folder = out or storage.join(workdir, "explanations")
-    pictures = [storage.join(folder, f"{name}.{method}.png") for name in _names(files)]
-    for start in range(0, len(files), _BATCH):
-        part = slice(start, start + _BATCH)
-        yield from _explain_batch(model, heatmaps, files[part], pictures[part], index)
+    named = _named(sources)
+    while group := list(itertools.islice(named, _BATCH)):
+        pictures = [storage.join(folder, f"{name}.{method}.png") for name, _ in group]
+        yield from _explain_batch(model, heatmaps, [source for _, source in group], pictures, index)
 
 
 def as_line(explained: Explained) -> str:
@@ -82,16 +82,16 @@ def _index(classes: Sequence[str], name: str) -> int:
     raise InputError(f"--class={name}: the model has no such class; the nearest: {', '.join(near)}")
 
 
-def _names(files: Iterable[str]) -> Iterator[str]:
-    """The files' own names without folder and ending, with a number behind those that came before."""
+def _named(sources: Iterable[Source]) -> Iterator[tuple[str, Source]]:
+    """With their own names without folder and ending, and a number behind those that came before."""
     taken: set[str] = set()
-    for file in files:
-        last = file.rsplit("/", 1)[-1]
+    for source in sources:
+        last = source.name.rsplit("/", 1)[-1]
         stem = last.rpartition(".")[0] or last
         numbered = (f"{stem}-{number}" for number in itertools.count(2))
         name = next(name for name in itertools.chain([stem], numbered) if name not in taken)
         taken.add(name)
-        yield name
+        yield name, source
 
 
 def _method(model: classifier.Classifier, method: str, layer: str | None) -> Callable[[tf.Tensor, Any], Any]:
@@ -107,11 +107,11 @@ def _method(model: classifier.Classifier, method: str, layer: str | None) -> Cal
 def _explain_batch(
     model: classifier.Classifier,
     heatmaps: Callable[[tf.Tensor, Any], Any],
-    files: Sequence[str],
+    sources: Sequence[Source],
     pictures: Sequence[str],
     index: int | None,
 ) -> Iterator[Explained]:
-    prepared = [_prepare(model, file) for file in files]
+    prepared = [_prepare(model, source) for source in sources]
     sound = [pixels for pixels in prepared if not isinstance(pixels, str)]
     results: Iterator[tuple[Any, ...]] = iter(())
     if sound:
@@ -119,22 +119,26 @@ def _explain_batch(
         probabilities = model.probabilities(pixels)
         indices = probabilities.argmax(axis=-1) if index is None else np.full(len(sound), index)
         results = zip(sound, probabilities, indices, np.asarray(heatmaps(pixels, indices)), strict=True)
-    for file, picture, outcome in zip(files, pictures, prepared, strict=True):
+    for source, picture, outcome in zip(sources, pictures, prepared, strict=True):
         if isinstance(outcome, str):
-            yield Explained(file, "", 0.0, "", False, outcome)
+            yield Explained(source.name, "", 0.0, "", False, outcome)
             continue
         shown, shares, about, heat = next(results)
         storage.write_bytes(picture, overlay.png(overlay.overlay(shown.numpy(), heat)))
-        yield Explained(file, model.run.classes[about], float(shares[about]), picture, bool(heat.any()), None)
+        yield Explained(source.name, model.run.classes[about], float(shares[about]), picture, bool(heat.any()), None)
 
 
-def _prepare(model: classifier.Classifier, file: str) -> tf.Tensor | str:
+def _prepare(model: classifier.Classifier, source: Source) -> tf.Tensor | str:
     """The pixels, or why there are none."""
+    if source.error is not None:
+        return source.error
     try:
-        return model.prepare(storage.read_bytes(file))
-    except ConnectionError:  # of the bucket, and so of all that would follow
+        return model.prepare(storage.read_bytes(source.name) if source.data is None else source.data)
+    except (ConnectionError, InputError):  # of the bucket, and so of all that would follow
         raise
-    except OSError as error:
-        return f"unreadable: {error}"
     except images.ImageError as error:
         return f"{error}. {images.REASONS[error.code]}"
+    except tf.errors.InvalidArgumentError as error:
+        return f"cannot_decode: {error.message}. {images.REASONS['cannot_decode']}"
+    except (OSError, ValueError) as error:  # a name with a zero in it is the latter
+        return f"unreadable: {error}"
