@@ -17,6 +17,7 @@ from trainer.commands import (
     export,
     find_batch,
     find_lr,
+    label_errors,
     launch,
     predict,
     search,
@@ -34,6 +35,7 @@ _USAGE = """usage: python -m trainer COMMAND [--help] …
   explain     --workdir=DIR IMAGE_OR_FOLDER …                                   draw where a class is seen in them
   export      --workdir=DIR [--formats=onnx,tflite_int8,…]                      write WORKDIR/exports/N/
   serve       --workdir=DIR [--host=… --port=8501]                              answer HTTP with the newest export
+  label_errors  --workdir=DIR [--limit=200]                                     rank labels that may be wrong
 
   find_lr     --config=FILE --data=DIR --out=DIR                                try learning rates, plot their losses
   find_batch  --config=FILE --data=DIR                                          try batch sizes, for speed and memory
@@ -47,6 +49,7 @@ _COMMANDS = {
     "explain": explain.run,
     "export": export.run,
     "serve": serve.run,
+    "label_errors": label_errors.run,
     "find_lr": find_lr.run,
     "find_batch": find_batch.run,
     "search": search.run,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -36,32 +36,42 @@ class Look(NamedTuple):
     """How the n examples of the training split stand, in stored order, after one global step.
 
     Attributes:
+      labels: int32 [n].
       losses: float32 [n], cross-entropy of the label, unsmoothed and unweighted, in nats.
       margins: float32 [n], the label's logit minus the largest other one: positive where the model agrees.
       others: int32 [n], the class that has the largest other logit.
     """
 
+    labels: npt.NDArray[np.int32]
     losses: npt.NDArray[np.float32]
     margins: npt.NDArray[np.float32]
     others: npt.NDArray[np.int32]
 
 
 class Dynamics(NamedTuple):
-    """All looks of a run: `Look` with an axis for the steps, rising, in front."""
+    """All looks of a run: `Look`'s fields, with an axis for the looks in front where they differ."""
 
-    steps: tuple[int, ...]
-    losses: npt.NDArray[np.float32]  # [steps, n]
+    labels: npt.NDArray[np.int32]  # [n]
+    losses: npt.NDArray[np.float32]  # [looks, n]
     margins: npt.NDArray[np.float32]
     others: npt.NDArray[np.int32]
 
 
-def measure(labels: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def of_looks(looks: Sequence[Look]) -> Dynamics:
+    """Of looks at the same examples, in the order of training."""
+    return Dynamics(
+        looks[0].labels,
+        *(np.stack([getattr(look, name) for look in looks]) for name in ("losses", "margins", "others")),
+    )
+
+
+def measure(labels: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, ...]:
     """The fields of `Look` for labels int64 [batch] and logits float32 [batch, classes]."""
     own = tf.one_hot(labels, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
     without = tf.where(own, tf.constant(-float("inf")), logits)
     margins = tf.gather(logits, labels, batch_dims=1) - tf.reduce_max(without, axis=-1)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    return losses, margins, tf.argmax(without, axis=-1, output_type=tf.int32)
+    return tf.cast(labels, tf.int32), losses, margins, tf.argmax(without, axis=-1, output_type=tf.int32)
 
 
 def make_recorder(
@@ -151,8 +161,7 @@ def read(workdir: str, *, fingerprint: str, examples: int) -> Dynamics:
             f"{workdir} has no {FOLDER}/: train with --config.logs.dynamics=true, or let the features say it, which "
             "--evidence=features does"
         )
-    looks = [_read(_path(workdir, step), fingerprint, examples) for step in found]
-    return Dynamics(tuple(found), *map(np.stack, zip(*looks, strict=True)))
+    return of_looks([_read(_path(workdir, step), fingerprint, examples) for step in found])
 
 
 def _read(path: str, fingerprint: str, examples: int) -> Look:
