@@ -68,7 +68,7 @@ class App:
         return answer
 
     async def _answer(self, request: Request, handler: Handler) -> Response:
-        last = False
+        content, last = b"", False
         try:
             try:
                 content = await self._reader.read(request)
@@ -89,6 +89,8 @@ class App:
         except Exception:
             logging.exception("%s %s failed", request.method, request.url.path[:200])
             return self._refused(limits.Refusal(500, "internal_error", "internal error; the server's log says more"))
+        finally:
+            self._reader.release(content)
 
     def _refused(self, refusal: limits.Refusal, *, last: bool = False) -> Response:
         self._measures.refused(refusal.reason)

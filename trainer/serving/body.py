@@ -17,14 +17,14 @@ _LINGER_BYTES = 64 << 20
 
 
 class Reader:
-    """Knows how many bytes all requests that are being received hold together."""
+    """Knows how many bytes all requests hold together."""
 
     def __init__(self, limits: limits_lib.Limits) -> None:
         self._limits = limits
         self._buffered_bytes = 0
 
     async def read(self, request: Request) -> bytes:
-        """The whole body.
+        """The whole body, to be given back by `release`.
 
         Raises:
           Refusal: 413 where it is too large, by its declared length before a byte of it is read; 408 where it takes too
@@ -43,6 +43,9 @@ class Reader:
             within = f"{self._limits.body_timeout_s:g} s"
             raise limits_lib.Refusal(408, "slow_request", f"the body did not arrive within {within}") from error
 
+    def release(self, content: bytes) -> None:
+        self._buffered_bytes -= len(content)
+
     async def _collect(self, request: Request, largest: int) -> bytes:
         body = bytearray()
         try:
@@ -53,9 +56,10 @@ class Reader:
                     raise _too_large(largest)
                 if self._buffered_bytes > self._limits.max_buffered_bytes:
                     raise limits_lib.overloaded("bytes")
-            return bytes(body)
-        finally:
+        except BaseException:
             self._buffered_bytes -= len(body)
+            raise
+        return bytes(body)
 
 
 class LastResponse(JSONResponse):

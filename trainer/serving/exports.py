@@ -61,9 +61,9 @@ def read_card(workdir: str, version: int) -> Card:
         preprocessing = content["preprocessing"]
         return Card(
             path=path,
-            name=str(content["name"]),
+            name=_text(content["name"]),
             version=version,
-            classes=tuple(map(str, content["classes"])),
+            classes=tuple(map(_text, content["classes"])),
             step=int(content["step"]),
             fingerprint=str(content["fingerprint"]),
             storing=images.Storing(**preprocessing["storing"]),
@@ -81,6 +81,11 @@ def read_card(workdir: str, version: int) -> Card:
         raise InputError(
             f"{path}/{CARD_FILE} is damaged ({type(error).__name__}: {error}): run `python -m trainer export` again"
         ) from error
+
+
+def _text(name: str) -> str:
+    """A name as Unicode, which the names of folders need not be."""
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def check_files(card: Card) -> None:

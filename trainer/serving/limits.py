@@ -17,7 +17,7 @@ class Limits:
     max_waiting: int = (
         128  # images that are prepared or wait for the model: seconds of work, beyond which waiting is vain
     )
-    max_buffered_bytes: int = 256 << 20  # of all requests that are still being received
+    max_buffered_bytes: int = 256 << 20  # of all requests that are being received or answered
     max_connections: int = 1000  # an idle one takes some 50 KB; the usual limit of open files is 1,024
     header_timeout_s: float = 10.0  # from the connection, or the answer before, to the end of the headers
     body_timeout_s: float = 30.0  # 32 MB at 10 Mbit/s

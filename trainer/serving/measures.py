@@ -74,6 +74,8 @@ class Measures:
 
     def loaded(self, version: int) -> None:
         self._version.set(version)
+        self._alarm.clear()  # it has classes and a reference of its own
+        self._effect.clear()
         self._swaps.labels("loaded").inc()
 
     def skipped(self) -> None:

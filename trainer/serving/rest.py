@@ -22,11 +22,9 @@ from trainer.serving import limits
 
 LABEL = "latest"
 DEFAULT_SIGNATURE = "serving_default"
-# As TensorFlow Serving's, whose paths ignore case.
 _PATH = re.compile(
     r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-    r"(?P<rest>|/metadata|:predict|:classify|:regress)",
-    re.IGNORECASE,
+    r"(?P<rest>|/metadata|:predict|:classify|:regress)"
 )
 
 
@@ -51,7 +49,7 @@ def target(method: str, path: str) -> Target:
     if match is None or (method == "POST") != match["rest"].startswith(":"):
         raise limits.Refusal(400, "malformed_request", f"Malformed request: {method} {path[:200]}")
     version = int(match["version"][:20]) if match["version"] else None
-    return Target(match["name"], version, match["label"], match["rest"].lower())
+    return Target(match["name"], version, match["label"], match["rest"])
 
 
 def check_target(asked: Target, *, name: str, version: int) -> None:

@@ -81,7 +81,7 @@ class Running:
             await asyncio.sleep(poll_s)
             try:
                 await self.service.refresh()
-            except Exception:  # of a disk or a bucket, say, which may be well again the next time
+            except Exception:  # what is served goes on, whatever is wrong with the next
                 logging.exception("can't look for newer exports")
 
 

@@ -71,6 +71,7 @@ class Service:
 
         Raises:
           InputError: where there is none to begin with.
+          OSError: of the disk or the bucket, which may be well again the next time.
         """
         loop = asyncio.get_running_loop()
         current = self._served.model.card.version if self._served else -1
@@ -79,7 +80,7 @@ class Service:
         for version in reversed(newer):
             try:
                 loaded = await loop.run_in_executor(self._loading, self._load, version)
-            except (InputError, OSError) as error:
+            except InputError as error:
                 self.damaged[version] = str(error)
                 self._measures.skipped()
                 logging.warning("export %d is left out: %s", version, error)

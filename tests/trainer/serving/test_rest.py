@@ -105,7 +105,6 @@ def test_pixels_are_whole_numbers_of_one_shape(values: Any) -> None:
         ("POST", "/v1/models/m:predict", ("m", None, None, ":predict")),
         ("POST", "/v1/models/m/versions/3:predict", ("m", 3, None, ":predict")),
         ("POST", "/v1/models/m/labels/latest:predict", ("m", None, "latest", ":predict")),
-        ("POST", "/V1/MODELS/m:Predict", ("m", None, None, ":predict")),
     ],
 )
 def test_paths_are_those_of_tensorflow_serving(method: str, path: str, expected: Any) -> None:

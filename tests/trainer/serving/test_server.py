@@ -247,6 +247,18 @@ def test_more_than_it_can_do_is_refused_with_a_time_to_come_again(serve: Callabl
     assert client.ask("POST", PREDICT, {"instances": [b64(png((1, 2, 3)))] * 3})[0] == 413
 
 
+def test_all_requests_together_hold_a_bounded_number_of_bytes(serve: Callable[..., Client]) -> None:
+    client = serve(max_buffered_bytes=150_000, answer_timeout_s=PATIENCE_S)
+    body, headers = form(png((1, 2, 3)) + bytes(100_000))  # which decoders leave unread
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with busy(client):
+            first = pool.submit(client.ask, "POST", "/classify", body, headers)
+            until(lambda: client.running.service.served.batcher._task is not None)
+            assert client.ask("POST", "/classify", body, headers)[0] == 503
+        assert first.result()[0] == 200
+    assert client.ask("POST", "/classify", body, headers)[0] == 200
+
+
 def test_an_answer_that_takes_too_long_is_given_up(serve: Callable[..., Client]) -> None:
     client = serve(answer_timeout_s=0.3)
     with busy(client):
@@ -283,11 +295,28 @@ def test_a_newer_export_takes_over_and_a_damaged_one_does_not(
     assert [(state["version"], state["state"]) for state in states] == [
         ("4", "END"), ("3", "END"), ("2", "END"), ("1", "AVAILABLE"),
     ]  # fmt: skip
+    # A disk that fails for a while, as it looks from here, is asked again.
+    unreadable = tmp_path / "exports/5/export.json"
+    unreadable.mkdir(parents=True)
+    until(lambda: "can't look for newer exports" in caplog.text)
+    unreadable.rmdir()
+    assert service.served is begun
     tiny_export.write(tmp_path, 5, sharpness=60.0)
     until(lambda: service.served is not begun)
     assert client.json("POST", PREDICT, body)[1]["predictions"][0]["confidence"] > before + 0.1
     assert client.ask("POST", "/v1/models/colours/versions/1:predict", body)[0] == 404
     assert "shardline_serving_model_version 5.0" in client.ask("GET", "/metrics")[2].decode()
+
+
+def test_a_class_whose_folder_s_name_is_no_unicode_has_a_name(
+    workdir: pathlib.Path, tmp_path: pathlib.Path, serve: Callable[..., Client]
+) -> None:
+    shutil.copytree(workdir / "exports/1", tmp_path / "exports/1")
+    card = tmp_path / "exports/1/export.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "classes": ["bl\udcff", "green", "red"]}))
+    client = serve(tmp_path)
+    status, found = client.json("POST", PREDICT, {"instances": [b64(png((1, 2, 250)))]})
+    assert (status, found["predictions"][0]["label"]) == (200, "bl\N{REPLACEMENT CHARACTER}")
 
 
 def test_metrics_say_what_was_asked_and_that_it_changed(serve: Callable[..., Client]) -> None:
