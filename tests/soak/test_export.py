@@ -1,17 +1,23 @@
-"""All formats of a trained run, by the command; and the .keras file in a process that has nothing of ours."""
+"""All formats of every kind of backbone, and by the command of a trained run; the .keras file where nothing is ours."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.trainer.commands import run
-from trainer.export import formats
+from tests.trainer.export import tiny
+from trainer import model as model_lib
+from trainer.export import about as about_lib
+from trainer.export import formats, gate, keras_file, onnx_file, parity, saved_model, tflite_file
 
 pytestmark = pytest.mark.soak
 CONFIG = "configs/digits_mobilenetv2.py"
@@ -45,8 +51,6 @@ def test_all_formats_of_a_trained_run(digits: str, tmp_path: pathlib.Path) -> No
         assert report["first_difference"] is None
         assert (folder / report.get("file", "saved_model.pb")).is_file()
 
-    import tensorflow as tf
-
     side = card["preprocessing"]["image_size"]
     images = np.random.default_rng(0).integers(0, 256, [4, side, side, 3]).astype(np.uint8)
     np.save(tmp_path / "images.npy", images)
@@ -64,3 +68,43 @@ def test_all_formats_of_a_trained_run(digits: str, tmp_path: pathlib.Path) -> No
     )
     expected = tf.saved_model.load(str(folder)).signatures["pixels"](images=tf.constant(images))["probabilities"]
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head"),
+    [("efficientnet_b0", "linear"), ("efficientnetv2_b0", "linear"), ("resnet50", "linear"), ("vgg16", "mlp")],
+)
+def test_all_formats_of_a_backbone(tmp_path: pathlib.Path, backbone: str, head: str) -> None:
+    """MobileNetV2 is above. These scale inside of themselves, or centre and swap channels; some pad."""
+    keras.utils.set_random_seed(0)
+    net = model_lib.build(
+        backbone=backbone,
+        num_classes=len(tiny.CLASSES),
+        image_size=tiny.IMAGE_SIZE,
+        width=None,
+        weights="none",
+        head=head,
+        dropout=None,
+        drop_path=None,
+        batch_norm_momentum=None,
+        sync_batch_norm=False,
+    )
+    small = tiny.classifier()
+    settings = {**small.run.config, "model": {"backbone": backbone}}
+    model = dataclasses.replace(small, net=net, run=dataclasses.replace(small.run, config=settings))
+    about, photos = about_lib.describe(model, "photos"), tiny.photos(8)
+    wanted = gate.expected(model, photos)
+    images = gate.images(wanted)
+    saved_model.write(str(tmp_path / "saved_model"), model, about)
+    keras_file.write(str(tmp_path / "model.keras"), model, about)
+    onnx_file.write(str(tmp_path / "model.onnx"), model, about)
+    found = {
+        "saved_model": saved_model.observe(str(tmp_path / "saved_model"), [photo.image for photo in photos], 8),
+        "keras": keras_file.observe(str(tmp_path / "model.keras"), images),
+        "onnx": onnx_file.observe(str(tmp_path / "model.onnx"), images, 8),
+    }
+    with tflite_file.source(model, about) as source:
+        for kind in ("float32", "float16", "dynamic", "int8"):
+            found[f"tflite_{kind}"] = tflite_file.observe(tflite_file.convert(source, kind, images), images)
+    reports = {name: parity.compare(wanted, each, parity.TOLERANCES[name]) for name, each in found.items()}
+    assert {name: report.first for name, report in reports.items()} == dict.fromkeys(formats.FILES), reports

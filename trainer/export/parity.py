@@ -49,7 +49,7 @@ _FLOAT32 = Tolerance(scaling=1e-5, logits=1e-3, probabilities=1e-3, decisions=0)
 _FLOAT16 = Tolerance(scaling=1e-3, logits=0.05, probabilities=0.05, decisions=0.02)
 # Weights of 8 bits, and activations: here is found only what is no rounding; decisions have a budget of their own, see
 # `trainer.export.quantization`.
-_EIGHT_BITS = Tolerance(scaling=0.01, logits=0.25, probabilities=0.5, decisions=0.1)
+_EIGHT_BITS = Tolerance(scaling=0.05, logits=0.25, probabilities=0.5, decisions=0.1)
 TOLERANCES = {
     "saved_model": _SAME,
     "keras": _FLOAT32,
