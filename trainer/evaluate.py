@@ -164,7 +164,7 @@ def evaluate(
     manifest = manifest_lib.load(data)
     run_lib.check_classes(run, manifest.classes, data)
     manifest_lib.verify(data, manifest, [split])
-    columns = slices.choose(columns, ledger.columns(data), data)
+    sliced = slices.choose(columns, ledger.columns(data), data)
     if robustness and strategy == "tpu":
         raise InputError("--robustness writes JPEGs, which TPUs can't: use --strategy=one")
     validation = _validation(run, data, manifest)
@@ -197,7 +197,11 @@ def evaluate(
         fingerprint=fingerprint,
     )
     content["slices"] = slices.summarize(
-        columns, ledger.read(data, split, columns) if columns else {}, found.ids, summary.right_of(found)
+        sliced,
+        ledger.read(data, split, sliced) if sliced else {},
+        found.ids,
+        summary.right_of(found),
+        keep_single=bool(columns),
     )
     if robustness:
         corruptions = robustness_lib.corruptions(run.config["input"]["image_size"])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.metrics
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
@@ -31,6 +31,7 @@ def answers(draw: st.DrawFn) -> tuple[int, list[int], list[int]]:
     return count, [truth for truth, _ in pairs], [predicted for _, predicted in pairs]
 
 
+@settings(deadline=None)
 @given(answers())
 def test_agrees_with_scikit_learn(example: tuple[int, list[int], list[int]]) -> None:
     count, truth, predicted = example

@@ -226,7 +226,7 @@ def test_two_workers_learn_what_one_process_does(digits: str, short: str, tmp_pa
 
 def test_evaluate_counts_every_test_example(digits: str, trained: tuple[pathlib.Path, str]) -> None:
     workdir = trained[0]
-    result = run("evaluate", f"--workdir={workdir}", "--split=test", "--slice=class", "--robustness")
+    result = run("evaluate", f"--workdir={workdir}", "--split=test", "--slice=brightness", "--robustness")
     assert result.returncode == 0, result.stderr
     metrics = json.loads((workdir / "report" / "metrics.json").read_text())
     manifest = manifest_lib.load(digits)
@@ -246,7 +246,7 @@ def test_evaluate_counts_every_test_example(digits: str, trained: tuple[pathlib.
     assert (calibration["step"], calibration["fingerprint"]) == (metrics["step"], metrics["fingerprint"])
     assert calibration["temperature"] == metrics["calibration"]["temperature"] != 1.0
     assert metrics["calibration"]["fitted_on"] == "validation"
-    assert {part["column"] for part in metrics["slices"]} == {"class"}
+    assert {part["column"] for part in metrics["slices"]} == {"brightness"}
     assert sum(part["examples"] for part in metrics["slices"]) == metrics["examples"]
     assert len(metrics["robustness"]) == 12
 

@@ -65,15 +65,16 @@ def bootstrap(
     if num_groups < 2:
         return Intervals(num_groups, None, None, None, None)
     right = answers == labels
+    everything = resampling.counts(labels, answers, in_top_k, np.zeros_like(labels), num_classes)
+    shares = resampling.shares(everything.toarray(), num_classes)[:, 0]
 
     def variances(members: npt.NDArray[np.int64]) -> Floats:
         counts = resampling.counts(labels, answers, in_top_k, members, num_classes)
         chunks = resampling.resampled(counts.shape[1], resamples, seed)
         drawn = [resampling.shares(counts @ weights, num_classes) for weights in chunks]
-        return np.concatenate(drawn, axis=1).var(axis=1, ddof=1)
+        # Around the estimate, not their mean: the bias of macro F1 counts, too.
+        return np.square(np.concatenate(drawn, axis=1) - shares[:, None]).mean(axis=1)
 
-    everything = resampling.counts(labels, answers, in_top_k, np.zeros_like(labels), num_classes)
-    shares = resampling.shares(everything.toarray(), num_classes)[:, 0]
     by_group = variances(of_group)
     by_example = variances(np.arange(len(labels))) if num_groups < len(labels) else by_group
     support = np.bincount(labels)

@@ -13,6 +13,8 @@ import numpy as np
 import scipy.ndimage  # type: ignore[import-untyped]
 import tensorflow as tf
 
+from pipeline import decode
+
 SEVERITIES = (1, 3, 5)
 _IMAGENET_C_PX = 224
 _NOISE_DEVIATION = {1: 0.08, 3: 0.18, 5: 0.38}  # of pixels in 0..1
@@ -61,7 +63,7 @@ def blur(images: tf.Tensor, *, sigma_px: float) -> tf.Tensor:
 
 def jpeg(images: tf.Tensor, *, quality: int) -> tf.Tensor:
     """Writes each image as a JPEG of that quality, with colour of half resolution, and reads it."""
-    return tf.map_fn(lambda image: tf.io.decode_jpeg(tf.io.encode_jpeg(image, quality=quality), channels=3), images)
+    return tf.map_fn(lambda image: decode.decode(tf.io.encode_jpeg(image, quality=quality)), images)
 
 
 def brighten(images: tf.Tensor, *, added: float) -> tf.Tensor:

@@ -49,17 +49,20 @@ def summarize(
     rows: Mapping[str, Sequence[Any]],
     ids: Sequence[str],
     correct: npt.NDArray[np.bool_],
+    *,
+    keep_single: bool,
 ) -> list[dict[str, Any]]:
-    """The slices of each column that has more than one, as mappings; see `Slice`.
+    """The slices of each column as mappings; see `Slice`.
 
     Args:
+      keep_single: also where a column has the same value everywhere, which says nothing unless somebody asked.
       rows: the columns' values by an example's id; an example without is in `UNKNOWN`.
       ids, correct: [n] examples.
     """
     found: list[dict[str, Any]] = []
     for place, column in enumerate(columns):
         of_one = of_column(column, [rows[name][place] if name in rows else None for name in ids], correct)
-        found += [part._asdict() for part in of_one if len(of_one) > 1]
+        found += [part._asdict() for part in of_one if keep_single or len(of_one) > 1]
     return found
 
 

@@ -88,20 +88,21 @@ def coverage_of_difference(kind: Kind, *, better: float, agreeing: float, sample
 
     Args:
       better: the other's accuracy beyond the one's.
-      agreeing: the share of examples to which it gives the one's answer whatever that is.
+      agreeing: the share of examples to which it gives the one's answer whatever that is; elsewhere it is right with
+        the chance that makes up the difference, and as much correlated in groups as the one.
     """
     population, rng = Population(kind), np.random.default_rng(seed)
-    accuracy = population.truth()[0]
-    # Elsewhere it is right with the chance that makes up the difference.
-    chance = accuracy + better / (1 - agreeing)
-    assert 0 < chance < 1
+    mean = population.truth()[0] + better / (1 - agreeing)
     held = 0
     for _ in range(samples):
         labels, answers, groups = population.sample(rng)
         one = answers == labels
-        same_in_group = {name: rng.random() < agreeing for name in set(groups)}
-        copied = np.array([same_in_group[name] for name in groups])
-        other = np.where(copied, one, rng.random(len(one)) < chance)
-        low, high = intervals.of_difference(one, other, groups, resamples=400, seed=int(rng.integers(2**31)))
+        of_group = np.unique(groups, return_inverse=True)[1]
+        chance = np.full(of_group.max() + 1, mean)
+        if kind.correlation:
+            both = (1 - kind.correlation) / kind.correlation
+            chance = rng.beta(chance * both, (1 - chance) * both)
+        other = np.where(rng.random(len(one)) < agreeing, one, rng.random(len(one)) < chance[of_group])
+        low, high = intervals.of_difference(one, other, groups, resamples=300, seed=int(rng.integers(2**31)))
         held += low <= better <= high
     return held / samples

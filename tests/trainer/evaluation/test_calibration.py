@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 import sklearn.linear_model
 import sklearn.metrics
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 
@@ -50,6 +50,7 @@ def test_certainty_is_not_learnt_from_a_few_right_answers() -> None:
     assert calibration.fit_temperature(np.zeros([5, 3]), np.array([0, 1, 2, 0, 1])) == 1.0
 
 
+@settings(deadline=None)
 @given(LOGITS, st.data())
 def test_no_fitted_temperature_changes_an_answer_or_leaves_its_bounds(logits: np.ndarray, data: st.DataObject) -> None:
     labels = data.draw(of_numpy.arrays(np.int64, len(logits), elements=st.integers(0, logits.shape[1] - 1)))
@@ -75,19 +76,17 @@ def test_by_hand() -> None:
     assert (other["confidence"], other["accuracy"]) == (pytest.approx(0.9), pytest.approx(2 / 3))
 
 
+@settings(deadline=None)
 @given(LOGITS, st.data())
 def test_agrees_with_scikit_learn_and_bins_hold_every_example_once(logits: np.ndarray, data: st.DataObject) -> None:
-    classes = logits.shape[1]
+    logits, classes = logits / 2, logits.shape[1]  # scikit-learn takes no probability below 2e-16
     labels = data.draw(of_numpy.arrays(np.int64, len(logits), elements=st.integers(0, classes - 1)))
     found = calibration.measure(logits, labels)
     probabilities = scipy.special.softmax(logits.astype(np.float64), axis=1)
-    clipped = np.maximum(probabilities, np.finfo(np.float64).eps)  # as log_loss does
-    expected = sklearn.metrics.log_loss(labels, clipped / clipped.sum(axis=1, keepdims=True), labels=range(classes))
+    expected = sklearn.metrics.log_loss(labels, probabilities, labels=range(classes))
     assert found["nll"] == pytest.approx(expected, abs=1e-6)
-    of_classes = [np.mean((labels == index) - probabilities[:, index]) for index in range(classes)]
     squares = [np.mean(((labels == index) - probabilities[:, index]) ** 2) for index in range(classes)]
     assert found["brier"] == pytest.approx(sum(squares))
-    assert sum(of_classes) == pytest.approx(0, abs=1e-9)
     assert sum(part["examples"] for part in found["reliability"]) == len(labels)
     assert 0 <= found["ece"] <= found["mce"] + 1e-12 <= 1 + 1e-9
     for part in found["reliability"]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.evaluation import coverage
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.25, 0.5, 0.77, 0.99, 1.0]), st.booleans()), min_size=1))
 def test_counts(examples: list[tuple[float, bool]]) -> None:
     confidence, correct = (np.array(values) for values in zip(*examples, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import sklearn.metrics
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.evaluation import curves
@@ -85,6 +85,7 @@ def _distance(point: np.ndarray, line: np.ndarray) -> float:
     return float(np.sqrt((((starts + places[:, None] * along) - point) ** 2).sum(axis=1)).min())
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=40), st.integers(2, 20))
 def test_thinning_keeps_both_ends_in_order_and_its_limit(points: list[tuple[float, float]], limit: int) -> None:
     x, y = (np.array(values) for values in zip(*points, strict=True))

@@ -77,6 +77,13 @@ def test_copies_say_no_more_than_their_original() -> None:
     assert np.diff(tenfold.accuracy) == pytest.approx(np.diff(once), rel=0.15)
     assert np.diff(unaware) < 0.5 * np.diff(once)
 
+    one, other = answers == labels, np.arange(60) % 7 > 0
+    once = intervals.of_difference(one, other, groups)
+    tenfold = intervals.of_difference(np.repeat(one, 10), np.repeat(other, 10), list(np.repeat(groups, 10)))
+    unaware = intervals.of_difference(np.repeat(one, 10), np.repeat(other, 10), [""] * 600)
+    assert np.diff(tenfold) == pytest.approx(np.diff(once), rel=0.15)
+    assert np.diff(unaware) < 0.5 * np.diff(once)
+
 
 def test_no_mistake_still_leaves_a_doubt_and_one_group_says_nothing() -> None:
     """Wilson's lower end for n of n is n / (n + z²)."""

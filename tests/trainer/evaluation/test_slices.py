@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import manifest as manifest_lib
@@ -23,6 +23,7 @@ VALUES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(VALUES, st.randoms())
 def test_slices_hold_every_example_once(values: list[object], random: object) -> None:
     correct = np.array([random.random() < 0.7 for _ in values])
@@ -61,11 +62,13 @@ def test_columns_are_asked_for_or_usual_and_one_value_says_nothing() -> None:
     with pytest.raises(InputError, match="has no ledger"):
         slices.choose(("bytes",), (), "d")
     rows = {"one": (32, 5), "two": (32, 9)}
-    found = slices.summarize(("shorter_side", "bytes"), rows, ["one", "two"], np.array([True, False]))
+    given = ("shorter_side", "bytes"), rows, ["one", "two"], np.array([True, False])
+    found = slices.summarize(*given, keep_single=False)
     assert [(part["column"], part["value"], part["accuracy"]) for part in found] == [
         ("bytes", "5", 1.0),
         ("bytes", "9", 0.0),
     ]
+    assert [part["value"] for part in slices.summarize(*given, keep_single=True)] == ["32", "5", "9"]
 
 
 def test_the_ledger_s_rows_are_found_by_their_examples(digits: str) -> None:
