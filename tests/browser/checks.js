@@ -194,6 +194,14 @@ function focusable() {
   return focusableNow().map(called);
 }
 
+// Where the focus was last is where Tab goes on from, also when that element is gone.
+function toTheStart() {
+  const first = Object.assign(document.createElement("span"), { tabIndex: -1 });
+  document.body.prepend(first);
+  first.focus();
+  first.remove();
+}
+
 function focused() {
   const element = document.activeElement;
   const style = getComputedStyle(element);

@@ -71,7 +71,7 @@ def scroll_regions(page: Page) -> list[str]:
 def keyboard(page: Page) -> list[str]:
     """Goes through the page with Tab: what is not reached, what is reached out of order, where the focus isn't seen."""
     expected: list[str] = page.evaluate(_call("focusable()"))
-    page.evaluate("document.activeElement?.blur(); window.getSelection().removeAllRanges(); window.scrollTo(0, 0)")
+    page.evaluate(_call("toTheStart()"))
     found, reached = [], []
     for _ in range(min(len(expected), _MOST_TABS)):
         page.keyboard.press("Tab")
@@ -90,7 +90,7 @@ def prints(page: Page) -> list[str]:
     page.emulate_media(media="print")
     page.set_viewport_size({"width": _A4_PX, "height": 1000})
     found = [*overflow(page), *_run(page, "cut()"), *_run(page, "torn()"), *contrasts(page)]
-    page.emulate_media(media="screen")
+    page.emulate_media(media="null")  # as it was: a PDF is of paper again, the window of a screen
     if size:
         page.set_viewport_size(size)
     return found

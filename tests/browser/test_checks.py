@@ -25,7 +25,7 @@ def svg(ink: str) -> str:
 def test_nothing_is_found_on_a_sound_page(page: Page) -> None:
     named = SCROLL.format("tabindex=0 role=region aria-label=Wide")
     page.set_content(SOUND.format(f"<h2>More</h2><a href='#x' id=x>Link</a>{named}{svg('#fff')}"))
-    assert checks.faults(page) == checks.keyboard(page) == []
+    assert checks.faults(page) == checks.keyboard(page) == checks.keyboard(page) == []
 
 
 @pytest.mark.parametrize(

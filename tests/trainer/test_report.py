@@ -259,7 +259,8 @@ def test_summary_says_what_to_do_next() -> None:
     assert "trained on these very images" in words_of(render(metrics, used_for="training"))
     assert "chosen by these very images" in words_of(render(metrics, used_for="validation"))
     grouped = {**metrics, "intervals": {**metrics["intervals"], "groups": 20}}
-    assert "the images form 20 groups" in words_of(render(grouped))
+    assert "The images form 20 groups" in words_of(render(grouped))
+    assert "images form" not in text
 
 
 def test_summary_names_the_weakest_classes_and_the_most_frequent_mistake() -> None:

@@ -17,6 +17,8 @@ _TARGETS = (0.99, 0.95, 0.9)  # accuracies that are worth to hand images to a pe
 _LEAST_COVERAGE = 0.2  # whoever hands over more does the work without a model
 _FEW = 0.05  # of calibration error by chance alone: more, and nothing can be said of it
 _RESAMPLES = 2000
+FEW_IN_BIN = 10  # images: the interval is half of the picture high, and more
+_PALE = "#8fb4d6"
 
 Bins = Sequence[Mapping[str, Any]]
 
@@ -85,22 +87,16 @@ def _reliability(measured: Mapping[str, Any], title: str) -> Picture:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     total = sum(one["examples"] for one in bins)
     upper.plot([0, 1], [0, 1], color=picture.QUIET, linewidth=0.8, linestyle="--", label="as sure as right")
-    spans = [intervals.wilson(one["accuracy"], one["examples"]) for one in bins]
-    heights = np.array([one["accuracy"] for one in bins])
-    reach = np.abs(np.array(spans).T - heights)
-    upper.errorbar(
-        [one["confidence"] for one in bins],
-        heights,
-        yerr=reach,
-        fmt="o-",
-        color=picture.ACCENT,
-        ecolor=picture.ACCENT,
-        elinewidth=0.8,
-        capsize=2,
-        markersize=3.5,
-        linewidth=1.2,
-        label="this model, 95 % interval",
-    )
+    for colour, members in (
+        (_PALE, [one for one in bins if one["examples"] < FEW_IN_BIN]),
+        (picture.ACCENT, [one for one in bins if one["examples"] >= FEW_IN_BIN]),
+    ):
+        middle = np.array([one["accuracy"] for one in members])
+        ends = np.array([intervals.wilson(one["accuracy"], one["examples"]) for one in members]).reshape(-1, 2)
+        reach = np.abs(ends.T - middle)
+        where = [one["confidence"] for one in members]
+        upper.errorbar(where, middle, yerr=reach, fmt="o", color=colour, elinewidth=1, capsize=2, markersize=4)
+    upper.errorbar([], [], yerr=[], fmt="o", color=picture.ACCENT, markersize=4, label="this model, 95 % interval")
     upper.set_title(f"{title}: ECE {100 * measured['ece']:.1f} %", loc="left")
     upper.set_ylabel("share right")
     upper.legend(fontsize=8)

@@ -16,7 +16,8 @@ from trainer.report.picture import Picture, luminance
 NAMED_CLASSES = 60  # more names on an axis overlap; indices take their place
 COUNTED_CLASSES = 20  # with more, the counts inside the picture's cells are too small to read
 _PERCENT_CLASSES = 50  # per cent are shorter
-_MOST_INCH = 12.0
+_MOST_INCH = 12.0  # with numbers in the cells, which need it
+_MOST_UNWRITTEN_INCH = 8.5  # as wide as the page, with its bar
 
 
 def pictures(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> list[Picture]:
@@ -45,8 +46,9 @@ def matrix_figure(
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     labels = [picture.label(name) for name in classes]
     written = len(classes) <= (_PERCENT_CLASSES if percent else COUNTED_CLASSES)
+    most = _MOST_INCH if written else _MOST_UNWRITTEN_INCH
     margin_inch = 0.6 + (0.075 * max(map(len, labels)) if len(classes) <= NAMED_CLASSES else 0.5)
-    side_inch = min(margin_inch + max(1.8, 0.33 * min(len(classes), 20) + 0.15 * max(0, len(classes) - 20)), _MOST_INCH)
+    side_inch = min(margin_inch + max(1.8, 0.33 * min(len(classes), 20) + 0.15 * max(0, len(classes) - 20)), most)
     figure = Figure(figsize=(side_inch + (0 if written else 1), side_inch), layout="constrained")
     axes = figure.subplots()
     axes.spines[:].set_visible(False)

@@ -73,10 +73,10 @@ def _expected(metrics: Metrics, *, like: str) -> str:
     held = metrics["intervals"]
     if held["accuracy"] is None:
         return f"All images belong to one group, so nothing can be said of {like}."
-    note = f"{rounded(held['level'])} confidence interval"
-    if held["groups"] < metrics["examples"]:
-        note += f"; the images form {held['groups']:,} groups, whose members count together"
-    return f"Of {like}, {between(*held['accuracy'])} would probably be named correctly ({note})."
+    return (
+        f"Of {like}, {between(*held['accuracy'])} would probably be named correctly "
+        f"({rounded(held['level'])} confidence interval)."
+    )
 
 
 def _confidence(metrics: Metrics) -> list[str]:

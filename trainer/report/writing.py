@@ -89,6 +89,7 @@ def render(
         numbers={name: number for number, name in enumerate(classes)},
         weakest=[name for name in by_recall if metrics["per_class"][name]["support"]][:limit] if many else [],
         class_curves=class_curves.pictures(metrics),
+        few_in_bin=confidence.FEW_IN_BIN,
         reliability=confidence.reliability_pictures(calibration) if calibration else [],
         coverage=confidence.coverage_picture(coverage) if coverage else None,
         thresholds=confidence.thresholds(coverage) if coverage else [],
