@@ -99,7 +99,7 @@ def _parts(values: Sequence[Any]) -> list[tuple[str, list[int]]]:
 def _numeric(members: Mapping[Any, list[int]]) -> list[tuple[str, list[int]]]:
     distinct = sorted(members)
     if len(distinct) <= _NUMERIC_PARTS:
-        return [(_number(value), members[value]) for value in distinct]
+        return [(f"{value:,}", members[value]) for value in distinct]
     everything = np.repeat(distinct, [len(members[value]) for value in distinct])
     cuts = np.quantile(everything, np.arange(1, _NUMERIC_PARTS) / _NUMERIC_PARTS)
     parts = collections.defaultdict(list)
@@ -107,7 +107,7 @@ def _numeric(members: Mapping[Any, list[int]]) -> list[tuple[str, list[int]]]:
         parts[place].append(value)
     return [
         (
-            _number(of_part[0]) if len(of_part) == 1 else f"{_number(of_part[0])} to {_number(of_part[-1])}",
+            f"{of_part[0]:,}" if len(of_part) == 1 else f"{of_part[0]:,} to {of_part[-1]:,}",
             [index for value in of_part for index in members[value]],
         )
         for of_part in parts.values()
@@ -119,7 +119,3 @@ def _textual(members: Mapping[Any, list[int]]) -> list[tuple[str, list[int]]]:
     shown = [value for value in by_size[:_TEXTS] if len(members[value]) >= _MIN_EXAMPLES]
     rest = [index for value in by_size[len(shown) :] for index in members[value]]
     return [*((str(value) or EMPTY, members[value]) for value in shown), *([(REST, rest)] if rest else [])]
-
-
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

@@ -65,6 +65,14 @@ def test_independent_examples_have_wilson_s_interval() -> None:
     assert intervals.wilson(0.95, 400) == pytest.approx([expected.low, expected.high], abs=1e-12)
 
 
+def test_classes_of_different_recall_vary_less_than_one_of_their_mean() -> None:
+    """Of a recall of 1 and one of 0.5, 100 examples each, the mean varies by 0.25 / 100 / 4, as 300 examples would."""
+    labels = np.arange(200) // 100
+    answers = np.where(np.arange(200) < 150, labels, 0)
+    found = intervals.bootstrap(labels, answers, answers == labels, [""] * 200, num_classes=2).balanced_accuracy
+    assert np.diff(found) == pytest.approx(np.diff(intervals.wilson(0.75, 300)), rel=0.05)
+
+
 def test_copies_say_no_more_than_their_original() -> None:
     labels = np.arange(60) % 3
     answers = np.where(np.arange(60) % 10 > 0, labels, (labels + 1) % 3)
