@@ -6,6 +6,7 @@
     make bench-peers && make bench BENCH=input
     make bench BENCH="input --contenders=ours,plain --sections=photos --repeats=3"
     make bench BENCH="leaves rare_classes --seeds=3"
+    make bench BENCH="export --workdir=runs/leaves --split=test --raw=photos"
 
 Trashnet, CIFAR-10, banana leaves and ImageNet's weights are looked for in and beside --archives; what needs them is
 left out without. Nothing is asserted, since times belong to a machine; leave it alone meanwhile.
@@ -20,6 +21,7 @@ from collections.abc import Callable
 
 from tests.bench import (
     baselines,
+    bench_export,
     bench_input,
     bench_recipes,
     bench_scale,
@@ -35,6 +37,7 @@ from tests.bench import (
 PARTS = (
     *("speed", "writing", "workers", "scale", "storing", "input", "step", "loop", "workers_training"),
     *("leaves", "rare_classes"),
+    "export",
 )
 
 
@@ -57,6 +60,11 @@ def main() -> None:
         "--seeds", type=int, default=5, help="for leaves and rare_classes, which takes three at most (5)"
     )
     parser.add_argument("--ways", default=",".join(bench_recipes.BALANCING), help="for rare_classes; all of them")
+    parser.add_argument("--workdir", help="for export, after `export --formats=` with all of them")
+    parser.add_argument("--data", help="for export, another dataset than the run's with the same classes")
+    parser.add_argument("--split", default="validation", help="for export (validation)")
+    parser.add_argument("--compared", type=int, default=500, help="images for export (500)")
+    parser.add_argument("--raw", type=pathlib.Path, help="for export, the folder that the dataset was prepared from")
     parser.add_argument("--archives", type=pathlib.Path, default=measure.REPOSITORY.parent / "shared/data")
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
@@ -108,6 +116,9 @@ def main() -> None:
         print(bench_step.loop(given.repeats) + "\n", flush=True)
     if "workers_training" in given.parts:
         print(bench_workers.workers_training(given.repeats) + "\n", flush=True)
+    if "export" in given.parts and given.workdir:  # it has no run of its own to look at
+        for found in bench_export.tables(given.workdir, given.data, given.split, given.compared, given.raw):
+            print(found + "\n", flush=True)
     if "input" in given.parts:
         try:
             for found in bench_input.tables(sections, chosen, given.archives, given.repeats):
