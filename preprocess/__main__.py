@@ -64,6 +64,12 @@ _TEXTS = (
     ("chroma", "4:2:0", "Colour resolution of JPEGs that are encoded anew: 4:4:4 or 4:2:0."),
     ("grow_from", "", "Folder of an earlier version, .../NAME/VERSION: its images keep their splits."),
     ("replay_quarantine", "", "The same, to try again what it left out and add it as new shards to a new version."),
+    (
+        "correct",
+        "",
+        "The same, to change labels or remove images as --corrections says; the others stay where they are.",
+    ),
+    ("corrections", "", "A CSV with the columns id or file, and label: a class's name, or remove."),
     ("beam_args", "", "Beam's own arguments; without them it runs here."),
 )
 _NUMBERS = (
@@ -78,6 +84,8 @@ _SWITCHES = (
     ("plan", "Print classes, counts, shards and bytes; write nothing."),
     ("overwrite", "Replace a finished dataset, once the new one is."),
 )
+# With --correct the rest was decided when the version was prepared.
+_OF_CORRECTING = ("output", "name", "version", "correct", "corrections", "beam_args", "plan", "overwrite")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -93,7 +101,10 @@ def main(argv: Sequence[str]) -> int:
             return 0
         if rest:
             raise InputError(f"unexpected argument {rest[0]!r}: flags are written --name=value (see --help)")
-        _prepare(values)
+        if values.correct or values.corrections:
+            _correct(values)
+        else:
+            _prepare(values)
     except (InputError, flags.Error) as error:
         print(f"error: {error}".replace("\n", " "), file=sys.stderr)
         return 2
@@ -129,18 +140,29 @@ def _help(values: flags.FlagValues) -> str:
     return "\n".join([__doc__ or "", "flags:", *lines])
 
 
-def _prepare(values: flags.FlagValues) -> None:
+def _import_beam() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("preprocess").setLevel(logging.INFO)
     logging.disable(logging.WARNING)  # importing Beam warns about Google libraries that only Dataflow needs
-    from preprocess import graph, runner
+    from preprocess import runner  # noqa: F401
 
     logging.disable(logging.NOTSET)
-    from pipeline import manifest, storage
-    from preprocess import job, places, progress, settings, summary
 
-    names = ["input", "lossless", *(name for name, *_ in (*_TEXTS, *_NUMBERS) if name != "beam_args")]
-    opened = job.open_job(settings.parse(**{name: values[name].value for name in names}, job=uuid.uuid4().hex[:12]))
+
+def _settings(values: flags.FlagValues) -> Settings:
+    from preprocess import settings
+
+    others = ("beam_args", "corrections")
+    names = ["input", "lossless", *(name for name, *_ in (*_TEXTS, *_NUMBERS) if name not in others)]
+    return settings.parse(**{name: values[name].value for name in names}, job=uuid.uuid4().hex[:12])
+
+
+def _prepare(values: flags.FlagValues) -> None:
+    _import_beam()
+    from pipeline import manifest, storage
+    from preprocess import graph, job, places, progress, runner, summary
+
+    opened = job.open_job(_settings(values))
     pipeline = runner.new_pipeline(values.beam_args)
     _print_left_out(opened.classes.left_out)
 
@@ -164,6 +186,44 @@ def _prepare(values: flags.FlagValues) -> None:
             result = runner.run(pipeline)
     finished = manifest.load(opened.settings.directory)
     _print(summary.of_manifest(finished), opened.splits, result)
+    print(f"dataset: {opened.settings.directory}\nreport: {storage.join(opened.settings.directory, 'report.html')}")
+    print(f"fingerprint: {finished.fingerprint}")
+
+
+def _correct(values: flags.FlagValues) -> None:
+    for name in ("correct", "corrections"):
+        if not values[name].value:
+            raise InputError(f"--{name} is missing: --correct=…/NAME/VERSION and --corrections=FILE belong together")
+    for name in values:
+        if values[name].present and name not in _OF_CORRECTING:
+            raise InputError(f"--{name} does not apply to --correct, which keeps what the version was prepared with")
+    _import_beam()
+    from pipeline import manifest, storage
+    from preprocess import correct, places, progress, runner
+
+    opened, given = correct.open_job(_settings(values), values.corrections)
+    pipeline = runner.new_pipeline(values.beam_args)
+    if values.plan:
+        places.check_directory(opened.settings, values.overwrite)
+        with _plan_file(opened.settings) as file:
+            correct.build(pipeline, opened, given, file)
+            runner.run(pipeline)
+            print(correct.render(storage.read_json(file)))
+        print(f"nothing was written (--plan); the dataset would go to {opened.settings.directory}")
+        return
+
+    with places.prepare(opened.settings, overwrite=values.overwrite) as ready:
+        for folder in ready.cleared:
+            print(f"cleared the unfinished {folder}", file=sys.stderr)
+        for line in ready.left:
+            print(f"note: {line}", file=sys.stderr)
+        correct.build(pipeline, dataclasses.replace(opened, settings=ready.settings), given)
+        with progress.shown():
+            runner.run(pipeline)
+    finished = manifest.load(opened.settings.directory)
+    for line in correct.notes(manifest.load(opened.settings.correct), finished):
+        print(f"note: {line}", file=sys.stderr)
+    print(correct.render(finished.statistics["corrections"]))
     print(f"dataset: {opened.settings.directory}\nreport: {storage.join(opened.settings.directory, 'report.html')}")
     print(f"fingerprint: {finished.fingerprint}")
 

@@ -75,12 +75,16 @@ def make_manifest(
             **_growth(job, sum(split.examples for split in splits.values()), findings.kept),
             "groups": relations.to_json(findings.relations, own_splits=job.keeps_splits),
             "pixels": pixels,
-            "left_out": {
-                reason: {"files": files, "first": list(sums.named[reason])}
-                for reason, files in sorted(sums.by_reason.items())
-            },
+            "left_out": left_out(sums),
         },
     )
+
+
+def left_out(sums: ledger.Tally) -> dict[str, Any]:
+    """The manifest's `statistics["left_out"]`: how many files for each reason, and the first of them by name."""
+    return {
+        reason: {"files": files, "first": list(sums.named[reason])} for reason, files in sorted(sums.by_reason.items())
+    }
 
 
 def _split(job: Job, name: str, shards: int, new: Sequence[Written]) -> tuple[Split, int]:

@@ -101,7 +101,13 @@ def build(pipeline: beam.Pipeline, job: Job, plan_file: str | None = None) -> No
         same_bytes
         | "GroupByBytes" >> beam.CoGroupByKey()
         | "KeepOne"
-        >> _step(lambda group: identity.unique(group[1]["facts"], group[1].get("pins", ())), "rows", "edges", "kept")
+        >> _step(
+            lambda group: identity.unique(group[1]["facts"], group[1].get("pins", ())), "rows", "edges", "kept", "moved"
+        )
+    )
+    # By the classes that files are in from here on: an earlier correction outlives what its folder is called.
+    by_class = (
+        (listed.seen, unique.moved) | "SeenAndMoved" >> beam.Flatten() | "CountByClass" >> beam.CombinePerKey(sum)
     )
     # What belongs together: the user's groups and near-duplicates, joined wherever they meet.
     ties = unique.edges
@@ -138,7 +144,7 @@ def build(pipeline: beam.Pipeline, job: Job, plan_file: str | None = None) -> No
     )
     # Where each image goes: exact counts per class, in hash order; groups of several classes first.
     alone_or_grouped = (met.main, grouped.main) | "OfOneClass" >> beam.Flatten()
-    buckets = alone_or_grouped | "Buckets" >> beam.FlatMap(splits.count_buckets, settings.seed, AsDict(seen))
+    buckets = alone_or_grouped | "Buckets" >> beam.FlatMap(splits.count_buckets, settings.seed, AsDict(by_class))
     of_one_class = buckets | "CountOfOneClass" >> beam.CombinePerKey(_sum_pairs)
     mixed = (
         {
@@ -155,7 +161,7 @@ def build(pipeline: beam.Pipeline, job: Job, plan_file: str | None = None) -> No
         | "MeetSplit" >> beam.CoGroupByKey()
         | "TakeSplit" >> beam.Map(lambda group: splits.pin(group[1]["facts"], group[1]["split"]))
     )
-    mixed_buckets = mixed | "MixedBuckets" >> beam.FlatMap(splits.count_buckets, settings.seed, AsDict(seen))
+    mixed_buckets = mixed | "MixedBuckets" >> beam.FlatMap(splits.count_buckets, settings.seed, AsDict(by_class))
     lines = (buckets, mixed_buckets) | "AllBuckets" >> beam.Flatten() | "CountBuckets" >> beam.CombinePerKey(_sum_pairs)
     plans = once | "PlanSplits" >> beam.Map(
         lambda _, counts: splits.plan(counts, settings.splits, fresh=fresh), AsDict(lines)
@@ -163,7 +169,7 @@ def build(pipeline: beam.Pipeline, job: Job, plan_file: str | None = None) -> No
     placed = (
         (alone_or_grouped, mixed)
         | "AllImages" >> beam.Flatten()
-        | "ByBucket" >> beam.FlatMap(splits.spread, settings.seed, AsDict(seen))
+        | "ByBucket" >> beam.FlatMap(splits.spread, settings.seed, AsDict(by_class))
         | "GroupByBucket" >> beam.GroupByKey()
         | "Split"
         >> _step(
@@ -184,7 +190,7 @@ def build(pipeline: beam.Pipeline, job: Job, plan_file: str | None = None) -> No
     tally = settled | "TallyBatch" >> beam.Map(ledger.tally) | "TallyRejected" >> beam.CombineGlobally(ledger.merge)
     account = once | "Account" >> beam.Map(
         lambda _, seen, tally: Account({**dict.fromkeys(job.classes.names, 0), **seen}, tally),
-        AsDict(seen),
+        AsDict(by_class),
         AsSingleton(tally),
     )
     plan = account | "Plan" >> beam.Map(_plan, job, AsDict(counts))

@@ -68,9 +68,13 @@ def ledger_parts(directory: str) -> list[str]:
 
 
 def pins(part: str) -> Iterator[list[Pin]]:
-    """The images that one ledger part says are written."""
+    """The images that one ledger part says are written, or removed by a correction."""
     for rows in read_rows(part):
-        if batch := [Pin(row.sha256, row.class_name, row.split) for row in rows if row.status == "written"]:
+        if batch := [
+            Pin(row.sha256, row.class_name, row.split, row.corrected_from)
+            for row in rows
+            if row.status == "written" or row.reason == ledger.REMOVED
+        ]:
             yield batch
 
 
@@ -106,21 +110,21 @@ def replay(
     for row in itertools.chain.from_iterable(unlisted):
         now[row.input, row.file].append(row)
     ordered = sorted((row for batch in rows for row in batch), key=ledger.order)
-    standing = [row for row in ordered if row.status != "quarantined"]
+    standing = [row for row in ordered if row.status != "quarantined" or row.reason == ledger.REMOVED]
     for row in standing:
         if found := now[row.input, row.file]:  # a listing may name a file twice
             found.pop()
     retried: list[Source] = []
     left: list[Row] = []
     for row in ordered:
-        if row.status == "quarantined":
+        if row.status == "quarantined" and row.reason != ledger.REMOVED:
             found = now[row.input, row.file]
             one = found.pop() if found else row
             if isinstance(one, Row):
                 left.append(one)
             else:
                 retried.append(one)
-    old = [_old_facts(row) for row in standing if row.status == "written"]
+    old = [old_facts(row) for row in standing if row.status == "written"]
     for tag, values in (("main", retried), ("rows", left), ("standing", standing), ("old", old)):
         if values:
             yield tag, values
@@ -142,7 +146,8 @@ def shard_name(name: str, old: str, shards: int) -> str:
     return f"{name}-{old.partition('-')[2].rpartition('-')[0]}-{shards:05d}"
 
 
-def _old_facts(row: Row) -> Facts:
+def old_facts(row: Row) -> Facts:
+    """Of an image that the row says is written."""
     return Facts(
         row.input,
         row.file,
@@ -159,4 +164,5 @@ def _old_facts(row: Row) -> Facts:
         channels=bytes.fromhex(row.channels),
         group=row.group,
         old=True,
+        corrected_from=row.corrected_from,
     )

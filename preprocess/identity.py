@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from preprocess.inspection import Facts
-from preprocess.ledger import Row
+from preprocess.ledger import REMOVED, Row
 
 _NAMED = 3  # how many other files a ledger row names before it only counts
 
@@ -25,7 +25,8 @@ class Pin:
 
     sha256: str
     class_name: str
-    split: str
+    split: str  # "" where a correction removed it
+    corrected_from: str = ""  # see `ledger.Row`
 
 
 def hub(key: str) -> bytes:
@@ -36,8 +37,10 @@ def hub(key: str) -> bytes:
 def unique(batches: Iterable[Sequence[Facts]], pins: Iterable[Sequence[Pin]] = ()) -> Iterator[tuple[str, Any]]:
     """Keeps the first path of equal files, for every split that the source itself puts them into.
 
-    Yields ("main", list of Facts), ("rows", list of Row), ("edges", list of node pairs) and ("kept", number of images
-    of the earlier version that are still there).
+    What was corrected in the earlier version stays corrected for as long as the input says what it said then.
+
+    Yields ("main", list of Facts), ("rows", list of Row), ("edges", list of node pairs), ("kept", number of images
+    of the earlier version that are still there) and ("moved", (class, files more or less than its input has)).
     """
     by_sha256: dict[str, list[Facts]] = collections.defaultdict(list)
     for batch in batches:
@@ -47,9 +50,19 @@ def unique(batches: Iterable[Sequence[Facts]], pins: Iterable[Sequence[Pin]] = (
     kept: list[Facts] = []
     rows: list[Row] = []
     edges: list[Edge] = []
+    moved: collections.Counter[str] = collections.Counter()
     for sha256 in sorted(by_sha256):
         pin = pinned.get(sha256)
-        files, contradicting = _agreeing(sorted(by_sha256[sha256], key=_order), pin)
+        same = sorted(by_sha256[sha256], key=_order)
+        if pin and not pin.split:
+            rows += [facts.row("quarantined", reason=REMOVED, detail="by an earlier correction") for facts in same]
+            continue
+        if pin and pin.corrected_from:
+            corrected = [_corrected(facts, pin) for facts in same]
+            moved.update(facts.class_name for facts in corrected)
+            moved.subtract(facts.class_name for facts in same)
+            same = corrected
+        files, contradicting = _agreeing(same, pin)
         rows += contradicting
         by_split: dict[str, list[Facts]] = collections.defaultdict(list)
         for facts in files:
@@ -67,6 +80,15 @@ def unique(batches: Iterable[Sequence[Facts]], pins: Iterable[Sequence[Pin]] = (
             yield tag, values
     if count := sum(facts.old or facts.sha256 in pinned for facts in kept):
         yield "kept", count
+    for class_name, number in moved.items():
+        if number:
+            yield "moved", (class_name, number)
+
+
+def _corrected(facts: Facts, pin: Pin) -> Facts:
+    if facts.class_name != pin.corrected_from:  # its folder was changed since, which is the newer word
+        return facts
+    return dataclasses.replace(facts, class_name=pin.class_name, corrected_from=pin.corrected_from)
 
 
 def _order(facts: Facts) -> tuple[Any, ...]:

@@ -43,6 +43,7 @@ class Facts:
     channels: bytes  # six uint8: means of R, G and B, then their standard deviations
     group: str = ""  # the smallest sha256 of its group; "" for an image that is alone in it
     old: bool = False  # True: it stands in a shard of the version that is added to, and is not written again
+    corrected_from: str = ""  # see `ledger.Row`
 
     def __reduce__(self) -> tuple[type[Facts], tuple[Any, ...]]:
         """Values without field names: these travel by the million."""
@@ -73,6 +74,7 @@ class Facts:
             phash=self.phash.hex(),
             texture=self.texture,
             channels=self.channels.hex(),
+            corrected_from=self.corrected_from,
             **more,
         )
 

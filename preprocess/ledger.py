@@ -18,6 +18,7 @@ from preprocess import partitions
 # About 15 MB, which any tool opens; one worker sorts a part in memory, where a row takes about 1 KB.
 ROWS_PER_PART = 2**15
 _NAMED = 5  # how many files per reason the manifest names; the parts name all
+REMOVED = "removed"  # the reason of what a correction took out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Row:
     phash: str = ""  # see similarity.perceptual_hash; hex
     texture: int = 0
     channels: str = ""  # see inspection.channels; hex
+    corrected_from: str = ""  # the class that the input gives, where a correction gave `class_name`
 
     def __reduce__(self) -> tuple[type[Row], tuple[Any, ...]]:
         """Values without field names: these travel by the million."""
@@ -48,16 +50,19 @@ class Row:
 
     def to_json(self) -> str:
         """One line; non-ASCII characters are escaped, so that names which are not UTF-8 come back unchanged."""
-        return json.dumps({_KEYS.get(name, name): getattr(self, name) for name in _FIELDS})
+        fields = _FIELDS if self.corrected_from else _ALWAYS
+        return json.dumps({_KEYS.get(name, name): getattr(self, name) for name in fields})
 
     @classmethod
     def from_json(cls, line: str) -> Row:
         """Raises KeyError, TypeError or ValueError where the line is no row."""
         values = json.loads(line)
-        return cls(**{name: values[_KEYS.get(name, name)] for name in _FIELDS})
+        always = {name: values[_KEYS.get(name, name)] for name in _ALWAYS}
+        return cls(**always, corrected_from=values.get("corrected_from", ""))
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Row))
+_ALWAYS = _FIELDS[:-1]
 _VALUES = operator.attrgetter(*_FIELDS)
 _KEYS = {"class_name": "class"}
 

@@ -40,13 +40,14 @@ def publish(job: Job, result: Manifest, parts: Sequence[str], page: str) -> None
 
 
 def _take_over(job: Job, result: Manifest) -> None:
-    """Puts the shards of a version that is only added to beside the new ones, under their new names."""
-    if not (job.earlier and job.settings.replay_quarantine):
+    """Puts the shards of a version that is only added to, or corrected, beside the new ones, under their new names."""
+    if not (job.earlier and (job.settings.replay_quarantine or job.settings.correct)):
         return
     names = [
         (old.file, new.file)
         for name, split in job.earlier.splits.items()
-        for old, new in zip(split.shards, result.splits[name].shards, strict=False)  # the new ones stand behind them
+        for old, new in zip(split.shards, result.splits[name].shards, strict=False)  # added ones stand behind them
+        if old.sha256 == new.sha256  # a corrected one is written already
     ]
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         for done in [pool.submit(_take_over_one, job.settings, old, new) for old, new in names]:

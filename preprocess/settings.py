@@ -44,6 +44,7 @@ class Settings:
     replay_quarantine: str  # the same
     job: str  # names this run of the command, so that two runs never write into one folder
     software: Mapping[str, str]  # releases of what shapes the bytes, as they are where the job is submitted
+    correct: str = ""  # the folder of an earlier version that is taken over, but for what was corrected; or ""
     replaces: str = ""  # version of the manifest (pipeline.versions) that this job may replace; "" where there is none
 
     @property
@@ -69,7 +70,7 @@ class Settings:
     @property
     def earlier(self) -> str:
         """The version that this one grows from, or ""."""
-        return self.grow_from or self.replay_quarantine
+        return self.grow_from or self.replay_quarantine or self.correct
 
     def content(self) -> dict[str, Any]:
         """What shaped the dataset's bytes, for the manifest."""
@@ -106,9 +107,11 @@ def parse(
     grow_from: str,
     replay_quarantine: str,
     job: str,
+    correct: str = "",
 ) -> Settings:
     """Raises InputError for the first flag that cannot be used."""
-    for flag, value in (("input", input and all(input)), ("output", output), ("name", name)):
+    needed = {"input": correct or (input and all(input)), "output": output, "name": name}
+    for flag, value in needed.items():
         if not value:
             raise InputError(f"--{flag} is missing: give --input=DIR --output=DIR --name=NAME (see --help)")
     if not _NAME.fullmatch(name):
@@ -141,6 +144,7 @@ def parse(
         near_duplicates=near_duplicates,
         grow_from=_absolute(grow_from) if grow_from else "",
         replay_quarantine=_absolute(replay_quarantine) if replay_quarantine else "",
+        correct=_absolute(correct) if correct else "",
         job=job,
         software={"shardline": _code_version(), "pillow": PIL.__version__},
     )

@@ -130,17 +130,25 @@ def verify(shard: manifest.Shard, directory: str) -> str:
     Raises:
       InputError: where it is not what was written; disks, memory and mounts do that, not the input.
     """
+    collections.deque(read_verified(shard, directory), maxlen=0)
+    return shard.file
+
+
+def read_verified(shard: manifest.Shard, directory: str) -> Iterator[bytes]:
+    """The serialized records of a shard; raises as `verify` does, at the end at the latest."""
     path = storage.join(directory, shard.file)
+    examples = 0
     try:
         with storage.open_file(path) as stream:
             hashed = _Hashed(stream)
-            examples = sum(1 for _ in records.read_framed(cast(IO[bytes], hashed)))
+            for serialized in records.read_framed(cast(IO[bytes], hashed)):
+                examples += 1
+                yield serialized
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read back ({error}): check the disk, then {_AGAIN}") from error
     found = manifest.Shard(shard.file, examples, hashed.bytes, hashed.sha256)
     if found != shard:
         raise InputError(f"{path} reads back as {found}, written was {shard}: check the disk, then {_AGAIN}")
-    return shard.file
 
 
 def _stored_image(file: str, facts: Facts, data: bytes | OSError, storing: images.Storing) -> bytes:

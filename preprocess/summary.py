@@ -21,6 +21,7 @@ ADVICE = {
     "class_too_small": "A class needs a group of images for every split; add images, or give fewer --splits.",
     "joins_two_splits": "Its likes stand in several splits already, and images don't move; delete it, or start anew.",
     "duplicate": "Kept once; nothing to do.",
+    "removed": "A correction took it out; nothing to do.",
     "near_duplicate": "Left out by --near_duplicates=drop; nothing to do.",
 }
 

@@ -43,6 +43,8 @@ def split(arguments: Sequence[str], values: flags.FlagValues) -> tuple[list[str]
 
 
 def _stage(values: flags.FlagValues, beam_args: Sequence[str]) -> None:
+    if values.correct or values.corrections:
+        raise InputError("--correct is no part of this template, whose jobs read an input: run `python -m preprocess`")
     from preprocess import graph, job, places, runner, settings
 
     names = set(inspect.signature(settings.parse).parameters) - {"job"}

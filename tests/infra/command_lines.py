@@ -79,7 +79,8 @@ def settings_problem(values: Mapping[str, object]) -> str:
     """What the command itself would say before it looks for its input."""
     from preprocess import runner, settings
 
-    own = {name: value for name, value in values.items() if name not in ("beam_args", "plan", "overwrite")}
+    others = ("beam_args", "plan", "overwrite", "corrections")
+    own = {name: value for name, value in values.items() if name not in others}
     try:
         settings.parse(**own, job="0")  # type: ignore[arg-type]
         runner.parse_options(str(values["beam_args"]))

@@ -16,7 +16,8 @@ import pytest
 from preprocess import __main__ as preprocess
 from tests.infra.command_lines import settings_problem
 
-_NOT_FOR_TEMPLATES = {"plan", "beam_args", "help", "h"}  # it prints, or it is what the launcher adds
+# It prints, it is what the launcher adds, or it is of a job that reads no input.
+_NOT_FOR_TEMPLATES = {"plan", "beam_args", "help", "h", "correct", "corrections"}
 _REQUIRED = {"input", "output", "name", "sdk_container_image"}
 _BEAMS = {"sdk_container_image"}
 _FOLDERS = {"output": "GCS_WRITE_FOLDER", "grow_from": "GCS_READ_FOLDER", "replay_quarantine": "GCS_READ_FOLDER"}
