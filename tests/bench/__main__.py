@@ -6,6 +6,7 @@
     make bench-peers && make bench BENCH=input
     make bench BENCH="input --contenders=ours,plain --sections=photos --repeats=3"
     make bench BENCH="leaves rare_classes --seeds=3"
+    make bench BENCH=label_errors
     make bench BENCH="export --workdir=runs/leaves --split=test --raw=photos"
 
 Trashnet, CIFAR-10, banana leaves and ImageNet's weights are looked for in and beside --archives; what needs them is
@@ -23,6 +24,7 @@ from tests.bench import (
     baselines,
     bench_export,
     bench_input,
+    bench_label_errors,
     bench_recipes,
     bench_scale,
     bench_speed,
@@ -36,7 +38,7 @@ from tests.bench import (
 
 PARTS = (
     *("speed", "writing", "workers", "scale", "storing", "input", "step", "loop", "workers_training"),
-    *("leaves", "rare_classes"),
+    *("leaves", "rare_classes", "label_errors"),
     "export",
 )
 
@@ -102,6 +104,7 @@ def main() -> None:
         except FileNotFoundError as error:
             print(f"left out: {error}", file=sys.stderr)
     for part, tell in (
+        ("label_errors", lambda: bench_label_errors.label_errors(given.archives)),
         ("leaves", lambda: bench_recipes.leaves(given.archives, range(given.seeds))),
         ("rare_classes", lambda: bench_recipes.rare_classes(given.archives, range(min(3, given.seeds)), ways)),
     ):
