@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from pipeline import startup
+from trainer import image_sources
+from trainer import run as run_lib
 from trainer.commands import flags as command_flags
 
 
@@ -22,6 +24,8 @@ def run(argv: Sequence[str]) -> int:
     if command_flags.parse(values, argv, paths):
         return 0
     command_flags.require(values, "workdir")
+    run_lib.load(values.workdir)
+    sources = image_sources.expand(paths, sys.stdin.buffer)
 
     startup.import_tensorflow()
     from trainer.explanation import explain
@@ -30,13 +34,13 @@ def run(argv: Sequence[str]) -> int:
     failed = False
     for explained in explain.explain(
         workdir=values.workdir,
-        paths=paths,
+        sources=sources,
         method=values.method,
         label=values["class"].value,
         layer=values.layer,
         out=values.out,
         checkpoint=values.checkpoint,
     ):
-        print(explain.as_line(explained))
+        print(explain.as_line(explained), flush=True)
         failed = failed or explained.error is not None
     return 1 if failed else 0

@@ -21,8 +21,8 @@ from trainer.explanation.grad_cam import grad_cam
 from trainer.predictions import Predictions
 
 LIMIT = 12  # of each group: two rows of six on a desk, and all three groups stay below 1.5 MB in a page
-_SIDE_PX = 160  # three beside each other fit a phone
-_JPEG_QUALITY = 75
+_SIDE_PX = 224  # what most models see; twice as dense as the third of a phone's width that it is shown at
+_JPEG_QUALITY = 80
 _BATCH = 16
 
 
@@ -35,7 +35,7 @@ class Example:
     predicted: str
     confidence: float  # of `predicted`, after the temperature
     truth_confidence: float  # of `truth`; the same number where the prediction is right
-    image: bytes  # JPEG, at most 160 pixels wide and high, like the others
+    image: bytes  # JPEG, at most 224 pixels wide and high, like the others
     heatmap: bytes  # over the image: what speaks for `predicted`
     truth_heatmap: bytes | None  # what speaks for `truth`; None where the prediction is right
 

@@ -14,10 +14,12 @@ import tensorflow as tf
 
 from trainer.explanation import relevance
 
-# Squares of a fifth of the image's side that move by half of theirs: 81 of them, and what is half as large is found.
+# Squares of 3 of 10 parts of the side. In pictures made of four photos of different classes, 46 % of what was found lay
+# in the right quarter with 2 parts, 54 % with 3 and 57 % with 4 on banana leaves, 57, 64 and 64 % on CIFAR-10; smaller
+# squares show smaller objects. With the class's log-probability for its logit it was 2 to 5 points less.
 _GRID = 10
-_WINDOW = 2
-_BATCH = 27  # a third of them, enough to fill a core's vector units
+_WINDOW = 3
+_BATCH = 32  # half of them, enough to fill a core's vector units
 
 
 def occlusion(net: keras.Model, images: npt.ArrayLike, class_index: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -25,7 +27,7 @@ def occlusion(net: keras.Model, images: npt.ArrayLike, class_index: npt.ArrayLik
 
     It asks the model itself what Grad-CAM concludes from gradients at one layer, so where both point at the same place
     they do so for different reasons: that is why it is the second method, and not another kind of gradient. It needs no
-    differentiable model and no baseline to start from; it costs 82 passes an image where Grad-CAM costs one and a half.
+    differentiable model and no baseline to start from; it costs 65 passes an image where Grad-CAM costs one and a half.
     Squares have the image's mean colour, whose borders a network notices less than those of black ones.
 
     Args:
