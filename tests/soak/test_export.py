@@ -100,7 +100,7 @@ def test_all_formats_of_a_backbone(tmp_path: pathlib.Path, backbone: str, head: 
     onnx_file.write(str(tmp_path / "model.onnx"), model, about)
     found = {
         "saved_model": saved_model.observe(str(tmp_path / "saved_model"), [photo.image for photo in photos], 8),
-        "keras": keras_file.observe(str(tmp_path / "model.keras"), images),
+        "keras": keras_file.observe(str(tmp_path / "model.keras"), images, 8),
         "onnx": onnx_file.observe(str(tmp_path / "model.onnx"), images, 8),
     }
     with tflite_file.source(model, about) as source:

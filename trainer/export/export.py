@@ -87,29 +87,49 @@ def export(
     if newest is not None and all(newest.get(name) == value for name, value in card.items()):
         return Exported(newest["version"], False, newest)
 
+    with publish.scratch(workdir) as folder:
+        parts = _write(
+            folder, model, about, manifest, data, formats=formats, split=split, budget=int8_budget, examples=examples
+        )
+        version = publish.publish(folder, workdir, {**card, **parts})
+    return Exported(version, True, publish.read(workdir, version))
+
+
+def _write(
+    folder: str,
+    model: classifier.Classifier,
+    about: About,
+    manifest: manifest_lib.Manifest,
+    data: str,
+    *,
+    formats: Sequence[str],
+    split: str,
+    budget: float,
+    examples: int,
+) -> dict[str, Any]:
+    """Writes all formats into a local folder, each one judged as soon as it is there; `parity` and `reference`."""
+
     def sample(split: str, count: int, *, by_class: bool) -> list[records.Record]:
         return golden.sample(data, manifest, split=split, count=count, by_class=by_class, seed=_SEED)
 
-    with publish.scratch(workdir) as folder:
-        logging.info("export: saved_model")
-        saved_model.write(folder, model, about)
-        chosen, measured = sample(split, examples, by_class=True), sample(split, _MEASURED, by_class=False)
-        wanted = gate.expected(model, chosen)
-        reports = {"saved_model": _check_saved_model(folder, model, chosen, wanted)}
-        images = _pixels(model, measured)
-        answers = saved_model.answers(folder, images, BATCH)
-        labels = np.array([record.label for record in measured])
-        material = _Material(wanted, images, labels, answers["probabilities"], int8_budget)
-        portable = _in_float32(model)
-        for name, write in (("keras", _keras), ("onnx", _onnx)):
-            if name in formats:
-                reports[name] = write(folder, portable, about, material)
-        if kinds := [name.removeprefix("tflite_") for name in formats if name.startswith("tflite_")]:
-            trained_on = sample(run.config["train_split"], _CALIBRATION, by_class=True) if "int8" in kinds else []
-            reports |= _tflite(folder, portable, about, material, kinds, trained_on)
-        usual = reference.reference(images, answers, reference.sizes(data, split, [record.id for record in measured]))
-        version = publish.publish(folder, workdir, {**card, "parity": reports, "reference": usual})
-    return Exported(version, True, publish.read(workdir, version))
+    logging.info("export: saved_model")
+    saved_model.write(folder, model, about)
+    chosen, measured = sample(split, examples, by_class=True), sample(split, _MEASURED, by_class=False)
+    wanted = gate.expected(model, chosen)
+    reports = {"saved_model": _check_saved_model(folder, model, chosen, wanted)}
+    images = _pixels(model, measured)
+    answers = saved_model.answers(folder, images, BATCH)
+    labels = np.array([record.label for record in measured])
+    material = _Material(wanted, images, labels, answers["probabilities"], budget)
+    portable = _in_float32(model)
+    for name, write in (("keras", _keras), ("onnx", _onnx)):
+        if name in formats:
+            reports[name] = write(folder, portable, about, material)
+    if kinds := [name.removeprefix("tflite_") for name in formats if name.startswith("tflite_")]:
+        trained_on = sample(model.run.config["train_split"], _CALIBRATION, by_class=True) if "int8" in kinds else []
+        reports |= _tflite(folder, portable, about, material, kinds, trained_on)
+    sizes = reference.sizes(data, split, [record.id for record in measured])
+    return {"parity": reports, "reference": reference.reference(images, answers, sizes)}
 
 
 def summary(made: Exported) -> list[str]:
@@ -140,7 +160,8 @@ def _check_saved_model(
 ) -> dict[str, Any]:
     found = saved_model.observe(folder, [record.image for record in chosen], BATCH)
     report = gate.check("saved_model", parity.compare(wanted, found, parity.TOLERANCES["saved_model"]))
-    files = golden.files(chosen[:_FILES], images.Storing(**model.run.storing))
+    turned = [chosen[number % len(chosen)] for number in range(_FILES)]
+    files = golden.files(turned, images.Storing(**model.run.storing))
     by_pillow = gate.expected_of_files(model, files)
     of_files = parity.compare_files(by_pillow, saved_model.observe(folder, files, BATCH))
     return {**report.to_json(), "files": gate.check("saved_model, of files", of_files).to_json()}
@@ -150,7 +171,7 @@ def _keras(folder: str, model: classifier.Classifier, about: About, material: _M
     logging.info("export: keras")
     path = os.path.join(folder, formats_lib.FILES["keras"])
     keras_file.write(path, model, about)
-    report = _check("keras", model, material, keras_file.observe(path, gate.images(material.golden)))
+    report = _check("keras", model, material, keras_file.observe(path, gate.images(material.golden), BATCH))
     return {"file": formats_lib.FILES["keras"], **report.to_json()}
 
 

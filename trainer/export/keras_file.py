@@ -32,11 +32,14 @@ def write(path: str, model: classifier.Classifier, about: About) -> None:
         archive.writestr(_MEMBER, json.dumps(about.to_json(), indent=1, sort_keys=True))
 
 
-def observe(path: str, images: npt.NDArray[np.uint8]) -> Observed:
+def observe(path: str, images: npt.NDArray[np.uint8], batch: int) -> Observed:
     """What the file says of images, uint8 [n, image_size, image_size, 3]."""
     loaded = keras.saving.load_model(path, safe_mode=True)
     with zipfile.ZipFile(path) as archive:
         classes = json.loads(archive.read(_MEMBER))["classes"]
-    found = {name: np.asarray(value) for name, value in loaded(images, training=False).items()}
-    found["scaling"] = np.asarray(networks.entry(loaded)(images, training=False), np.float32)
-    return Observed({stage: [values] for stage, values in found.items()}, order=classes)
+    entry, parts = networks.entry(loaded), []
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        parts.append({"scaling": entry(part, training=False), **loaded(part, training=False)})
+    ways = {name: [np.concatenate([np.asarray(part[name], np.float32) for part in parts])] for name in parts[0]}
+    return Observed(ways, order=classes)

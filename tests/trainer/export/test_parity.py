@@ -131,7 +131,7 @@ def test_scaling_twice_is_found(
     assert of_records(tmp_path / "saved_model", wanted).first == "scaling"
     path = str(tmp_path / "model.keras")
     keras_file.write(path, faulty, about)
-    report = parity.compare(wanted, keras_file.observe(path, images), parity.TOLERANCES["keras"])
+    report = parity.compare(wanted, keras_file.observe(path, images, BATCH), parity.TOLERANCES["keras"])
     assert report.first == "scaling"
     with pytest.raises(gate.ParityError, match="keras: the stage 'scaling' is the first"):
         gate.check("keras", report)
@@ -148,7 +148,7 @@ def test_a_keras_file_has_layers_of_keras_only(
     kinds = [type(layer) for layer in backbones.leaves(model.net)]
     keras_file.write(path, model, about)
     assert [type(layer) for layer in backbones.leaves(model.net)] == kinds  # the trainer's has its own again
-    report = parity.compare(wanted, keras_file.observe(path, images), parity.TOLERANCES["keras"])
+    report = parity.compare(wanted, keras_file.observe(path, images, BATCH), parity.TOLERANCES["keras"])
     assert report.first is None, report
     config = zipfile.ZipFile(path).read("config.json").decode()
     assert not [name for name in ("trainer", "Fused", "Placed") if name in config]
