@@ -5,11 +5,8 @@ All come from keras.applications. KerasCV's EfficientNetLite has no published we
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 
 import keras
@@ -17,7 +14,7 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import InputError
-from trainer import batch_norm
+from trainer import batch_norm, safe_loading
 
 _IMAGENET_STD = (0.229, 0.224, 0.225)  # of RGB pixels in [0, 1]
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)  # of pixels in [0, 255]
@@ -99,7 +96,7 @@ def load_published(features: keras.Model, backbone: str, *, image_size: int, wid
         file of keras.applications' model without its top.
 
     Raises:
-      InputError: where they are missing or don't fit.
+      InputError: where they are missing, don't fit, or are more than weights, see `safe_loading.h5_weights`.
     """
     if weights == "imagenet" and backbone == "mobilenetv2" and width not in (None, *_PUBLISHED_WIDTHS):
         raise InputError(
@@ -118,11 +115,13 @@ def load_published(features: keras.Model, backbone: str, *, image_size: int, wid
             published = _construct(backbone, image_size, width, weights="imagenet")
         else:
             published = _construct(backbone, image_size, width, weights=None)
-            with _as_local_file(weights) as path:
+            with safe_loading.h5_weights(weights) as path:
                 published.load_weights(path)
         # By way of a second model: EfficientNet's has one layer more when it is asked for these weights by name, and
         # a .weights.h5 file knows layers by the names of Keras' own classes.
         features.set_weights(published.get_weights())
+    except InputError:
+        raise
     except Exception as error:  # no network, no such width, other layers: each its own type in Keras
         first_line = str(error).strip().splitlines()[0]
         raise InputError(
@@ -203,19 +202,6 @@ def _construct(backbone: str, image_size: int, width: float | None, *, weights: 
     # Not by the constructor: EfficientNets choose their weights' file, EfficientNetV2 its blocks and scaling, by name.
     features.name = "backbone"
     return features
-
-
-@contextlib.contextmanager
-def _as_local_file(path: str) -> Iterator[str]:
-    """HDF5 reads only files that the operating system can open."""
-    if storage.is_local(path):
-        yield storage.local_name(path)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        name = os.path.join(folder, path.rsplit("/", 1)[-1])  # its ending tells Keras the format
-        with open(name, "wb") as file:
-            file.write(storage.read_bytes(path))
-        yield name
 
 
 def _correct_published_variance(features: keras.Model) -> None:

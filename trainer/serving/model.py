@@ -14,6 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from pipeline import storage
 from pipeline.errors import InputError
+from trainer import safe_loading
 from trainer.serving import exports
 
 # Names of their inputs. What `serving_default` and `prepare` do with encoded bytes, `preparing` does here: the export
@@ -55,13 +56,10 @@ def load(card: exports.Card, *, max_batch: int) -> Model:
     """Loads, checks and warms up with the smallest and the largest batch.
 
     Raises:
-      InputError: where it is damaged, or is no export of ours.
+      InputError: where it is damaged, is no export of ours, or could reach beyond itself, see `safe_loading`.
     """
     exports.check_files(card)
-    try:
-        loaded = tf.saved_model.load(card.path)
-    except Exception as error:  # TensorFlow raises many types on damaged models
-        raise InputError(f"{card.path} can't be loaded ({type(error).__name__}: {error}): export again") from error
+    loaded = safe_loading.saved_model(card.path)
     for name, inputs in SIGNATURES.items():
         signature = loaded.signatures.get(name)
         found = tuple(sorted(signature.structured_input_signature[1])) if signature else None
