@@ -41,36 +41,29 @@ def fit_temperature(logits: npt.NDArray[np.floating[Any]], labels: npt.NDArray[n
       logits: [n, classes], n at least 1, finite.
       labels: [n].
     """
+    lead = np.asarray(logits, np.float64) - logits.max(axis=1, keepdims=True)
+    of_label = float(np.take_along_axis(lead, labels[:, None], axis=1).mean())
+    supported = (len(logits) + 1) / (len(logits) + 2)
+
+    def sums(log_temperature: float) -> npt.NDArray[np.float64]:
+        return np.exp(lead / math.exp(log_temperature)).sum(axis=1)
 
     def loss(log_temperature: float) -> float:
-        return nll(logits / math.exp(log_temperature), labels)
+        return float(np.log(sums(log_temperature)).mean()) - of_label / math.exp(log_temperature)
 
-    coldest, hottest = math.log(_coldest_supported(logits)), math.log(HOTTEST)
+    def excess(log_temperature: float) -> float:
+        return float((1 / sums(log_temperature)).mean()) - supported
+
+    coldest, hottest = math.log(COLDEST), math.log(HOTTEST)
+    if excess(0.0) >= 0:
+        coldest = 0.0
+    elif excess(coldest) > 0:
+        coldest = float(scipy.optimize.brentq(excess, coldest, 0.0))
     # Convex in 1 / temperature, so it falls and then rises: a bounded search finds the one minimum.
     found = scipy.optimize.minimize_scalar(loss, bounds=(coldest, hottest), method="bounded", options={"xatol": 1e-5})
     # A search inside of bounds never reaches them, and a model whose logits are all equal is as good at any.
-    best = min((0.0, coldest, hottest, float(found.x)), key=lambda one: loss(one) if one >= coldest else math.inf)
-    return math.exp(best)
-
-
-def _coldest_supported(logits: npt.NDArray[np.floating[Any]]) -> float:
-    examples = len(logits)
-    supported = (examples + 1) / (examples + 2)
-
-    def excess(log_temperature: float) -> float:
-        return float(confidences(logits / math.exp(log_temperature)).mean()) - supported
-
-    if excess(0.0) >= 0:
-        return 1.0
-    if excess(math.log(COLDEST)) <= 0:
-        return COLDEST
-    return math.exp(scipy.optimize.brentq(excess, math.log(COLDEST), 0.0))
-
-
-def confidences(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-    """The largest probability of each row."""
-    highest: npt.NDArray[np.float64] = scipy.special.softmax(np.asarray(logits, np.float64), axis=1).max(axis=1)
-    return highest
+    candidates = (0.0, coldest, hottest, float(found.x))
+    return math.exp(min(candidates, key=loss))
 
 
 def nll(logits: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int64]) -> float:
@@ -98,12 +91,12 @@ def measure(
         for one in bins
         if one.accuracy is not None and one.confidence is not None
     ]
-    truth = np.eye(probabilities.shape[1])[labels]
+    of_label = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
     return {
         "ece": sum(examples * gap for examples, gap in gaps) / len(labels),
         "mce": max(gap for _, gap in gaps),
         "nll": nll(cooled, labels),
-        "brier": float(np.square(probabilities - truth).sum(axis=1).mean()),
+        "brier": float((np.square(probabilities).sum(axis=1) - 2 * of_label + 1).mean()),
         "reliability": [one._asdict() for one in bins],
     }
 
