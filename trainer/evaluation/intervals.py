@@ -142,7 +142,8 @@ def wilson(share: float, examples: float, df: float = np.inf) -> Interval:
     z = float(scipy.stats.t.ppf((1 + LEVEL) / 2, df))
     centre = (share + z * z / (2 * examples)) / (1 + z * z / examples)
     half = z / (1 + z * z / examples) * np.sqrt(share * (1 - share) / examples + (z / (2 * examples)) ** 2)
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    # At 0 and 1 the share is an end of its interval, which rounding misses.
+    return float(max(0.0, centre - half)) if share else 0.0, float(min(1.0, centre + half)) if share < 1 else 1.0
 
 
 class _Design(NamedTuple):

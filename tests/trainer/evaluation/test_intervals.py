@@ -97,7 +97,8 @@ def test_no_mistake_still_leaves_a_doubt_and_one_group_says_nothing() -> None:
     """Wilson's lower end for n of n is n / (n + z²)."""
     labels = np.arange(50) % 5
     low, high = intervals.bootstrap(labels, labels, labels == labels, [""] * 50, num_classes=5).balanced_accuracy
-    assert (low, high) == pytest.approx([50 / (50 + 1.959964**2), 1.0])
+    assert (low, high) == (pytest.approx(50 / (50 + 1.959964**2)), 1.0)
+    assert all(intervals.wilson(1.0, n)[1] == 1 and intervals.wilson(0.0, n)[0] == 0 for n in range(1, 500))
     alone = intervals.bootstrap(labels, labels, labels == labels, ["film"] * 50, num_classes=5)
     assert alone == (1, None, None, None, None)
     assert intervals.of_difference(labels > 0, labels > 0, ["film"] * 50) is None
