@@ -21,10 +21,10 @@ from trainer import checkpoints, classifier, history, metrics, predictions, rend
 from trainer import run as run_lib
 from trainer import step as step_lib
 from trainer.cluster import Worker
-from trainer.evaluation import calibration, ledger, slices, summary
+from trainer.evaluation import calibration, ledger, slices, splits, summary
 from trainer.evaluation import robustness as robustness_lib
+from trainer.explanation import gallery
 from trainer.heartbeat import Beat, silent
-from trainer.predictions import Predictions
 from trainer.preemption import Interrupted
 
 PREDICTIONS_FILE = "predictions.npz"  # in the report's folder, of the split that it is about
@@ -167,7 +167,7 @@ def evaluate(
     sliced = slices.choose(columns, ledger.columns(data), data)
     if robustness and strategy == "tpu":
         raise InputError("--robustness writes JPEGs, which TPUs can't: use --strategy=one")
-    validation = _validation(run, data, manifest)
+    validation = splits.validation(run, data, manifest)
 
     cluster = strategies.connect(strategy, worker=worker, start_timeout_s=start_timeout_s)
     with cluster.strategy.scope():
@@ -204,13 +204,16 @@ def evaluate(
         keep_single=bool(columns),
     )
     if robustness:
-        corruptions = robustness_lib.corruptions(run.config["input"]["image_size"])
-        content["robustness"] = [
-            _robustness(name, severity, collect(data, manifest, split=split, corrupt=corrupt), show=cluster.is_chief)
-            for (name, severity), corrupt in corruptions.items()
-        ]
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)  # which warns of a new graph for each pass
+        content["robustness"] = []
+        for (name, severity), corrupt in robustness_lib.corruptions(run.config["input"]["image_size"]).items():
+            accuracy = float(summary.right_of(collect(data, manifest, split=split, corrupt=corrupt)).mean())
+            content["robustness"].append({"corruption": name, "severity": severity, "accuracy": accuracy})
+            logging.info("%s of severity %d: accuracy %.2f%%", name, severity, 100 * accuracy)
 
     if cluster.is_chief:
+        looked_at = classifier.Classifier(run, net, step, fingerprint, temperature)
+        examples = gallery.build(looked_at, data, manifest, split=split, found=found)
         report_dir = storage.join(workdir, "report")
         predictions.write(storage.join(report_dir, PREDICTIONS_FILE), found)
         if validation is not None:
@@ -219,39 +222,14 @@ def evaluate(
                 storage.join(workdir, classifier.CALIBRATION_FILE), {**about, "step": step, "fingerprint": fingerprint}
             )
         settings = {"data": data, "code": run.code, "config": run.config}
-        title = f"{manifest.name} {manifest.version}: {split}"
-        report.write_report(report_dir, content, title=title, settings=settings, history=history.read(workdir))
+        report.write_report(
+            report_dir,
+            content,
+            title=f"{manifest.name} {manifest.version}: {split}",
+            settings=settings,
+            history=history.read(workdir),
+            gallery=examples,
+            used_for=splits.used_for(run, manifest, split),
+        )
     strategies.wait_for_all(cluster)  # whoever leaves first ends the others, the chief in the middle of the report
     return content
-
-
-def _validation(
-    run: run_lib.Run, data: str, manifest: manifest_lib.Manifest
-) -> tuple[str, manifest_lib.Manifest, str] | None:
-    """(dataset, its manifest, split) to fit the temperature on: what the run was validated on, or None without one.
-
-    Raises:
-      InputError: where a shard of it is missing; where another dataset is evaluated, that is only warned of.
-    """
-    split = run.config["validation_split"]
-    if split == "none":
-        return None
-    other = manifest.fingerprint != run.dataset_fingerprint and data != run.data
-    try:
-        if other:
-            data, manifest = run.data, manifest_lib.load(run.data)
-            run_lib.check_classes(run, manifest.classes, data)
-        manifest_lib.verify(data, manifest, [split])
-    except (InputError, OSError) as error:
-        if not other:
-            raise
-        logging.warning("no temperature is fitted, for want of the run's own %s split: %s", split, error)
-        return None
-    return (data, manifest, split) if manifest.split(split).examples else None
-
-
-def _robustness(name: str, severity: int, found: Predictions, *, show: bool) -> dict[str, Any]:
-    accuracy = float(summary.right_of(found).mean())
-    if show:
-        logging.info("%s of severity %d: accuracy %.2f%%", name, severity, 100 * accuracy)
-    return {"corruption": name, "severity": severity, "accuracy": accuracy}

@@ -1,45 +1,16 @@
-"""Where the temperature comes from, and what two reports say beside each other."""
+"""Two runs' reports in; what they say beside each other."""
 
 from __future__ import annotations
 
 import json
-import logging
 import pathlib
 
 import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from tests.pipeline import shard_files
-from trainer import compare, evaluate, predictions
-from trainer import run as run_lib
+from trainer import compare, predictions
 from trainer.predictions import Predictions
-
-
-def test_the_temperature_is_fitted_on_what_the_run_was_validated_on(
-    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    own, other, copy = (str(tmp_path / name) for name in ("own", "other", "copy"))
-    records = [shard_files.record(number) for number in range(9)]
-    splits = {"train": [records[:3]], "validation": [records[3:6]], "test": [records[6:]]}
-    manifest = shard_files.write(pathlib.Path(own), splits)
-    shard_files.write(pathlib.Path(copy), splits)
-    others = shard_files.write(pathlib.Path(other), {"test": [records[:3]]})
-    run = run_lib.describe(own, manifest, {"validation_split": "validation"})
-
-    assert evaluate._validation(run, own, manifest) == (own, manifest, "validation")
-    assert evaluate._validation(run, copy, manifest) == (copy, manifest, "validation")
-    assert evaluate._validation(run, other, others) == (own, manifest, "validation")
-    none = run_lib.describe(own, manifest, {"validation_split": "none"})
-    assert evaluate._validation(none, own, manifest) is None
-
-    next(pathlib.Path(own).glob("*-validation*")).unlink()
-    with pytest.raises(InputError, match="is missing"):
-        evaluate._validation(run, own, manifest)
-    with caplog.at_level(logging.WARNING):
-        assert evaluate._validation(run, other, others) is None
-    assert "no temperature is fitted" in caplog.text
-    assert evaluate._validation(run, copy, manifest) == (copy, manifest, "validation")
 
 
 def _report(workdir: pathlib.Path, answers: list[int]) -> str:
