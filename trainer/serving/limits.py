@@ -22,9 +22,9 @@ class Limits:
     header_timeout_s: float = 10.0  # from the connection, or the answer before, to the end of the headers
     body_timeout_s: float = 30.0  # 32 MB at 10 Mbit/s
     answer_timeout_s: float = 10.0  # people have left by then
-    # On two cores 16 images took 0.55 of the time of 16 single ones; more only make the first wait for the last.
+    # MobileNetV2 at 160 took 10.9 ms an image alone, 3.6 in batches of 16 and no less in batches of 32.
     max_batch: int = 16
-    max_delay_s: float = 0.005  # a batch waits for more only while nothing else runs; a tenth of a prediction's time
+    max_delay_s: float = 0.005  # only while nothing else runs, and half of what an image alone takes
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import ctypes
+import gc
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +37,7 @@ class Service:
         self._loading = concurrent.futures.ThreadPoolExecutor(1, "load")
         self._aside = concurrent.futures.ThreadPoolExecutor(1, "watch")
         self._served: Served | None = None
+        self._replaced = False  # since memory was last given back
         self.damaged: dict[int, str] = {}  # version -> why it was left out
 
     @property
@@ -77,6 +80,9 @@ class Service:
         current = self._served.model.card.version if self._served else -1
         found = await loop.run_in_executor(self._loading, exports.versions, self._workdir)
         newer = [version for version in found if version > current and version not in self.damaged]
+        if self._replaced and not newer:  # by now the requests that the old one had have ended
+            self._replaced = False
+            await loop.run_in_executor(self._loading, _give_back_memory)
         for version in reversed(newer):
             try:
                 loaded = await loop.run_in_executor(self._loading, self._load, version)
@@ -85,6 +91,7 @@ class Service:
                 self._measures.skipped()
                 logging.warning("export %d is left out: %s", version, error)
                 continue
+            self._replaced = self._served is not None
             self._served = self._serve(loaded)
             self._measures.loaded(version)
             logging.info("serving %s version %d, of step %d", loaded.card.name, version, loaded.card.step)
@@ -135,6 +142,13 @@ class Service:
             max_waiting=self.limits.max_waiting,
         )
         return Served(loaded, queue, watching)
+
+
+def _give_back_memory() -> None:
+    """A model is a web of cycles, which Python frees late; and glibc keeps what it and loading another one took."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def status(served: Served, damaged: Mapping[int, str]) -> list[dict[str, Any]]:
