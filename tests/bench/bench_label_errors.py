@@ -23,8 +23,9 @@ from trainer.label_errors.dynamics import Dynamics
 
 WRONG = 0.05  # of all labels: drawn evenly from all images, and then from the other nine classes
 _RECIPE = "tests/bench/label_errors_recipe.py"
-# Images of the rarest class for each of the commonest one; what lies between falls by one factor from class to class.
-_SETS = {"equal classes": 1.0, "rarest a tenth": 0.1}
+# Images of the rarest class for each of the commonest one, what lies between falling by one factor from class to class;
+# and the seed of what is wrong.
+_SETS = {"equal classes": (1.0, 0), "rarest a tenth": (0.1, 1)}
 _RANKINGS: Mapping[str, Callable[[Dynamics], npt.NDArray[np.float64]]] = {
     "mean loss above the class's mean": scores.suspicion,
     "mean loss": scores.mean_losses,
@@ -51,7 +52,7 @@ def label_errors(archives: pathlib.Path) -> str:
     Raises:
       FileNotFoundError: without cifar10-10k-train, or the weights in the folder `weights` beside `archives`.
     """
-    found = {name: _of_set(archives, rarest) for name, rarest in _SETS.items()}
+    found = {name: _of_set(archives, *given) for name, given in _SETS.items()}
     rankings = next(iter(found.values())).shares
     rows = [
         ["", *(f"{name}: {one.wrong} of {one.examples:,}" for name, one in found.items())],
@@ -61,9 +62,9 @@ def label_errors(archives: pathlib.Path) -> str:
     return f"### Wrong labels in the first {WRONG:.0%} of the ranking\n\n{measure.table(rows)}"
 
 
-def _of_set(archives: pathlib.Path, rarest: float) -> Found:
+def _of_set(archives: pathlib.Path, rarest: float, seed: int) -> Found:
     name = f"wrong_labels_{round(10 * rarest)}"
-    listing = _planted(data.unpacked("cifar10-10k-train", archives), data.FOLDER / f"{name}.csv", rarest)
+    listing = _planted(data.unpacked("cifar10-10k-train", archives), data.FOLDER / f"{name}.csv", rarest, seed)
     dataset = data.FOLDER / "prepared" / name / "1.0.0"
     if not (dataset / "manifest.json").exists():
         arguments = [f"--output={data.FOLDER}/prepared", f"--name={name}", "--splits=train=0.9,validation=0.1"]
@@ -98,14 +99,14 @@ def _below_one(found: Dynamics) -> npt.NDArray[np.float64]:
     return losses / (losses.max() + 1)
 
 
-def _planted(folder: pathlib.Path, listing: pathlib.Path, rarest: float) -> pathlib.Path:
+def _planted(folder: pathlib.Path, listing: pathlib.Path, rarest: float, seed: int) -> pathlib.Path:
     """A listing of the images, thinned class by class, some with a wrong label; their folders say the right one."""
     classes = sorted(path.name for path in folder.iterdir())
     files = []
     for place, name in enumerate(classes):
         members = sorted((folder / name).iterdir())
         files += members[: round(len(members) * rarest ** (place / (len(classes) - 1)))]
-    draws = np.random.default_rng(0)
+    draws = np.random.default_rng(seed)
     labels = np.array([classes.index(path.parent.name) for path in files])
     wrong = draws.choice(len(files), round(WRONG * len(files)), replace=False)
     labels[wrong] = (labels[wrong] + draws.integers(1, len(classes), len(wrong))) % len(classes)

@@ -106,10 +106,7 @@ def _choose(evidence: str, workdir: str, split: str, *, trained: bool) -> str:
             return "model"
         if dynamics.steps(workdir):
             return "dynamics"
-        logging.warning(
-            "the training recorded no dynamics, so its features have to say which labels are wrong, and they have seen "
-            "them: training with --config.logs.dynamics=true finds more"
-        )
+        logging.warning("the training recorded no dynamics (logs.dynamics): its features say which labels are wrong")
         return "features"
     if evidence == "model" and trained:
         raise InputError("--evidence=model: it was trained on these labels, and repeats them; use dynamics or features")
