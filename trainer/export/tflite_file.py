@@ -57,7 +57,7 @@ def source(model: classifier.Classifier, about: About) -> Iterator[Source]:
 
 
 def convert(source: Source, kind: str, calibration: npt.NDArray[np.uint8] | None = None) -> bytes:
-    """A file's content, with a model of one image and the signature `serving_default`.
+    """A file's content, with a model of one image and one signature.
 
     It is of `images` uint8 [1, image_size, image_size, 3] -> `logits`, `probabilities`, float32 [1, classes].
 
@@ -88,7 +88,8 @@ def convert(source: Source, kind: str, calibration: npt.NDArray[np.uint8] | None
 
 def answers(content: bytes, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
     """`logits` and `probabilities`, float32 [n, classes], of uint8 [n, image_size, image_size, 3]."""
-    runner = litert.Interpreter(model_content=content, num_threads=_threads()).get_signature_runner()
+    with _without_notes():
+        runner = litert.Interpreter(model_content=content, num_threads=_threads()).get_signature_runner()
     (given,) = runner.get_input_details().values()
     found = [runner(images=image[None].astype(given["dtype"])) for image in images]
     return {name: np.concatenate([each[name] for each in found]) for name in ("logits", "probabilities")}
@@ -164,7 +165,7 @@ def _code(code: Any) -> int:
 
 @contextlib.contextmanager
 def _without_notes() -> Iterator[None]:
-    """The converter tells the descriptor what it does, and calibrates by an interpreter that TensorFlow deprecates."""
+    """Converter and interpreter tell the descriptor what they do; what fails is raised."""
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere, warnings.catch_warnings():
         warnings.simplefilter("ignore")
