@@ -22,7 +22,8 @@ def test_served_probabilities_are_the_trainer_s(tmp_path: pathlib.Path, serve: C
         saved_model.write(folder, trained, described)
         publish.publish(folder, str(tmp_path), described.to_json())
     client = serve(tmp_path)
-    files = [*pictures.kinds().values(), pictures.photo(), pictures.photo("flower")]
+    kinds = {kind: file for kind, file in pictures.kinds().items() if "float" not in kind}
+    files = [*kinds.values(), pictures.photo(), pictures.photo("flower")]
     expected = trained.probabilities(tf.stack([trained.prepare(file) for file in files]))
     assert np.ptp(expected, axis=0).max() > 0.1  # these weights see a difference
     found = []
