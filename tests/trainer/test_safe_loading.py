@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import re
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.trainer.export import tiny
-from trainer import safe_loading
+from trainer import model, safe_loading
 from trainer.export import about, saved_model
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -28,6 +30,33 @@ def test_an_export_is_loaded(tmp_path: pathlib.Path) -> None:
     assert heatmap.shape[0] == 3
     encoded = tf.constant([photo.image for photo in photos])
     assert loaded.signatures["serving_default"](image_bytes=encoded)["label"].shape == [3]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "backbone",
+    ["mobilenetv2", "efficientnet_b0", "efficientnet_b7", "efficientnetv2_b0", "efficientnetv2_s", "resnet50", "vgg16"],
+)
+def test_every_backbone_s_export_is_loaded(tmp_path: pathlib.Path, backbone: str) -> None:
+    net = model.build(
+        backbone=backbone,
+        num_classes=3,
+        image_size=tiny.IMAGE_SIZE,
+        width=None,
+        weights="none",
+        head="mlp",
+        dropout=None,
+        drop_path=None,
+        batch_norm_momentum=None,
+        sync_batch_norm=False,
+    )
+    small = tiny.classifier()
+    run = dataclasses.replace(small.run, config={**small.run.config, "model": {"backbone": backbone}})
+    classifier = dataclasses.replace(small, run=run, net=net)
+    saved_model.write(str(tmp_path), classifier, about.describe(classifier, "photos"))
+    images = tf.stack([classifier.prepare(photo.image) for photo in tiny.photos(2)])
+    found = safe_loading.saved_model(str(tmp_path)).signatures["pixels"](images=images)
+    np.testing.assert_allclose(found["probabilities"], classifier.probabilities(images), atol=1e-5)
 
 
 def test_nothing_else_opens_what_may_hold_code() -> None:
