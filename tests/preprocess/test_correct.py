@@ -264,6 +264,7 @@ def test_later_versions_keep_the_corrections(
     assert replayed.status == 0, replayed.err
     assert rows(tmp_path / "out/tiny/1.0.2")[bee]["reason"] == "removed"
     assert rows(tmp_path / "out/tiny/1.0.2")["cat/cut.png"]["status"] == "written"
+    assert manifest.load(str(tmp_path / "out/tiny/1.0.2")).ledger["seen"] == 62  # each file once
     # A second correction gives the folder's word back.
     again = correct("file,label", f"{ant},ant", correct=second, version="1.0.3")
     assert again.status == 0, again.err

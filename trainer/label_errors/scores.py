@@ -11,7 +11,7 @@ those were among the first 5 % of the ranking, in equal classes and where the ra
     forgetting events alone              54.6 %    51.4 %
     out of fold, from the features       80.9 %    81.6 %    (by the first score, see `out_of_fold`)
 
-There were 445 and 185 of them, so that one to two points are chance; 37 points or nine are not. The first judges each
+There were 445 and 185 of them, so that one to two points are chance; 26 points or nine are not. The first judges each
 class by its own measure, so that a hard one doesn't fill the ranking with right labels. To divide by the class's
 deviation as well gives every class the same share of the ranking, however many of its labels are wrong; and wrong
 labels fall on rare classes most.
