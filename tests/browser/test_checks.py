@@ -65,8 +65,7 @@ def test_a_fault_is_found(page: Page, complaints: list[str], body: str, line: st
 )
 def test_a_fault_of_the_keyboard_is_found(page: Page, body: str, line: str) -> None:
     page.set_content(SOUND.format(f"<a href='#y'>First</a>{body}"))
-    (found,) = checks.keyboard(page)
-    assert line in found
+    assert any(line in found for found in checks.keyboard(page))
 
 
 def test_what_paper_would_cut_is_found(page: Page) -> None:
