@@ -25,8 +25,12 @@ def test_intervals_hold_the_truth(accuracy: float, groups: tuple[int, float]) ->
 
 
 @pytest.mark.soak
-def test_intervals_hold_the_truth_in_93_to_97_per_cent(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of accuracy, wherever there are 75 groups or more; fewer say so little that intervals come out wide."""
+def test_intervals_hold_the_truth_in_about_95_per_cent(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of accuracy: in 93 to 97 % where examples are independent, in 93 to 99 % where they come in groups.
+
+    Few groups don't show whether they are correlated, and what isn't is then taken for it. The other measures are
+    printed only: with ten classes and 25 groups, macro F1 is held in 88 to 97 %.
+    """
     lines, of_accuracy = [], {}
     mixes = ((4, 1.0, 0.0), (10, 1.0, 1.0), (10, 20.0, 0.8))
     sizes, groups = (100, 300, 1000), (ALONE, (4, 0.0), FRAMES)
@@ -41,8 +45,7 @@ def test_intervals_hold_the_truth_in_93_to_97_per_cent(capsys: pytest.CaptureFix
     noise = 3 * np.sqrt(0.95 * 0.05 / 600)
     for kind, share in of_accuracy.items():
         assert share > 0.93 - noise, kind
-        if kind.examples / kind.group >= 75:
-            assert share < 0.97 + noise, kind
+        assert share < (0.97 + noise if kind.group == 1 else 0.99 + noise / 2), kind
     assert 0.94 < np.mean(list(of_accuracy.values())) < 0.97
 
 
