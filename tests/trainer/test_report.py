@@ -172,6 +172,7 @@ def test_slices_show_value_interval_and_where_it_lies(everything: dict[str, Any]
     assert "Weakest conditions: brightness, from 0 (black) to 255 (white), 0 to 9: 50\xa0% of 50 images" in words_of(
         page
     )
+    assert "Look at the mistakes in one slice, brightness, from 0 (black) to 255 (white): 0 to 9." in words_of(page)
 
 
 def test_everything_known_has_a_section_and_what_is_missing_has_none(everything: dict[str, Any]) -> None:

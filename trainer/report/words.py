@@ -179,7 +179,10 @@ def _advice(metrics: Metrics, pairs: Sequence[Confusion]) -> list[str]:
             "and can a person tell the two apart in the picture? If so, more images of both help most."
         )
     if part := _slice(metrics):
-        said.append(f"Collect more images with {conditions.column_name(part['column'])}: {part['value']}.")
+        said.append(
+            f"Look at the mistakes in one slice, {conditions.column_name(part['column'])}: {part['value']}. Where such "
+            "images matter, collect more of them."
+        )
     if found := conditions.fragile(metrics.get("robustness", ()), metrics["accuracy"]):
         said.append(
             f"Keep spoilt images out, or train with such: {conditions.corruption_name(found['corruption'])} of "
