@@ -11,12 +11,12 @@ from tests.conftest import REPOSITORY
 
 # The head alone, on features that are computed once.
 CONFIG = """
-from configs.schema import Augment, Config, Input, Loss, Model, Optimizer, Phase
+from configs.schema import Config, Input, Loss, Model, Optimizer, Phase
 
 def get_config():
     return Config(
         global_batch=32,
-        input=Input(image_size=160, crop_area=None, flip=False, crop_fraction=0.875),
+        input=Input(image_size=160, crop_fraction=0.875),
         model=Model(backbone="mobilenetv2", weights={weights!r}),
         optimizer=Optimizer(name="adamw", peak_lr=3e-3, weight_decay=0.01),
         loss=Loss(label_smoothing=0.1, class_weights="balanced"),
@@ -28,9 +28,9 @@ TIMEOUT_S = 600
 
 def make(shared: pathlib.Path, folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     """(the run's working directory, the folder with one folder of photos a class)."""
+    photos = folder / "photos"
     with tarfile.open(shared / "data/banana-leaf.tar") as archive:
-        archive.extractall(folder, filter="data")
-    photos = folder / "banana-leaf"
+        archive.extractall(photos, filter="data")
     config = folder / "config.py"
     config.write_text(CONFIG.format(weights=str(shared / "weights/mobilenet_v2_1.0_no_top.weights.h5")))
     data, workdir = folder / "data/leaves/1.0.0", folder / "run"
