@@ -35,7 +35,7 @@ _USAGE = """usage: python -m trainer COMMAND [--help] …
   explain     --workdir=DIR IMAGE_OR_FOLDER …                                   draw where a class is seen in them
   export      --workdir=DIR [--formats=onnx,tflite_int8,…]                      write WORKDIR/exports/N/
   serve       --workdir=DIR [--host=… --port=8501]                              answer HTTP with the newest export
-  label_errors  --workdir=DIR [--limit=200]                                     rank labels that may be wrong
+  label_errors --workdir=DIR [--limit=200]                                      rank labels that may be wrong
 
   find_lr     --config=FILE --data=DIR --out=DIR                                try learning rates, plot their losses
   find_batch  --config=FILE --data=DIR                                          try batch sizes, for speed and memory

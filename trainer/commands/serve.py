@@ -10,7 +10,7 @@ from absl import flags
 from pipeline import startup
 from pipeline.errors import InputError
 from trainer.commands import flags as command_flags
-from trainer.serving import exports, listening
+from trainer.serving import listening
 from trainer.serving.limits import Limits
 
 _DEFAULTS = Limits()
@@ -55,6 +55,8 @@ def run(argv: Sequence[str]) -> int:
         max_delay_s=values.max_delay_ms / 1000,
         **{name: values[name].value for name in (*_COUNTS, *_TIMEOUTS)},
     )
+
+    from trainer.serving import exports  # which imports NumPy, for nothing where help is asked for
 
     exports.require(values.workdir)
     listener = listening.listen(values.host, values.port)
