@@ -18,9 +18,12 @@ from tests.infra.docker_rules import pins
 ROOT = pathlib.Path(__file__).parents[2]
 IMAGES = ROOT / "infra/docker"
 # What only some commands import, which no image starts, and what the preparation leaves to the trainer.
+_EXPORT = {"ai-edge-litert", "onnx", "onnxruntime", "tf2onnx"}
+_SERVE = {"prometheus-client", "python-multipart", "starlette", "uvicorn"}
+_OF_EXTRAS = {"keras-tuner", "mlflow-skinny"} | _EXPORT | _SERVE
 LEFT_OUT = {
-    "trainer": {"keras-tuner", "mlflow-skinny"},
-    "trainer-tpu": {"keras-tuner", "mlflow-skinny", "tensorflow"},
+    "trainer": _OF_EXTRAS,
+    "trainer-tpu": _OF_EXTRAS | {"tensorflow"},
     "preprocess": {"keras", "ml-collections", "tensorflow"},
 }
 CODE = {
@@ -46,6 +49,8 @@ def imported(package: str) -> frozenset[str]:
 
 def distribution(module: str) -> str:
     """Which one a module is of."""
+    if module.startswith("google.protobuf"):
+        return "protobuf"
     if module.startswith("google."):  # a namespace that many share
         parts = module.split(".")
         return canonicalize_name("-".join(parts[: 3 if parts[1] == "cloud" else 2]))
