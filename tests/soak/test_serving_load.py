@@ -101,6 +101,8 @@ def test_good_requests_are_answered_whatever_comes_between_them(made: tuple[path
     p50, p99, most = np.percentile(took_ms, (50, 99, 100))
     print(f"\n{len(good)} good, {sum(sum(counts.values()) for counts in hostile.values())} hostile: {hostile}")
     print(f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, most {most:.0f} ms")
+    minutes = [np.median([size for at, size in memory if 60 * n <= at < 60 * n + 60]) for n in range(int(SECONDS / 60))]
+    print("memory by the minute, MiB:", [round(size / 2**20) for size in minutes])
     print(f"memory {first / 2**20:.0f} MiB, then {last / 2**20:.0f} MiB ({last / first - 1:+.1%})")
     assert set(good[:, 2]) == {200}
     assert not found["wrong"]
