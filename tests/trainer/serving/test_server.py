@@ -237,8 +237,14 @@ def test_more_than_it_can_do_is_refused_with_a_time_to_come_again(serve: Callabl
     body = {"instances": [b64(png((1, 2, 3)))]}
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         with busy(client):
-            running = [pool.submit(client.ask, "POST", PREDICT, body) for _ in range(3)]  # one runs, two wait
-            until(lambda: client.running.service.served.batcher.waiting == 2)
+            queue = client.running.service.served.batcher
+            running = [
+                pool.submit(client.ask, "POST", PREDICT, body)
+            ]  # and two wait, which prepared at once are too many
+            until(lambda: queue._task is not None and queue.waiting == 0)
+            for waiting in (1, 2):
+                running.append(pool.submit(client.ask, "POST", PREDICT, body))
+                until(lambda waiting=waiting: queue.waiting == waiting)
             status, headers, content = client.ask("POST", PREDICT, body)
             assert (status, headers["retry-after"]) == (503, "1")
             assert json.loads(content)["reason"] == "overloaded"
