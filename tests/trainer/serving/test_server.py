@@ -238,9 +238,7 @@ def test_more_than_it_can_do_is_refused_with_a_time_to_come_again(serve: Callabl
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         with busy(client):
             queue = client.running.service.served.batcher
-            running = [
-                pool.submit(client.ask, "POST", PREDICT, body)
-            ]  # two more at once are too many to prepare
+            running = [pool.submit(client.ask, "POST", PREDICT, body)]  # two more at once are too many to prepare
             until(lambda: queue._task is not None and queue.waiting == 0)
             for waiting in (1, 2):
                 running.append(pool.submit(client.ask, "POST", PREDICT, body))
