@@ -14,8 +14,8 @@ import numpy.typing as npt
 import tensorflow as tf
 import tqdm
 
-from pipeline import evaluation, storage
 from pipeline import manifest as manifest_lib
+from pipeline import storage
 from pipeline.errors import InputError
 from trainer import checkpoints, classifier, history, metrics, predictions, rendezvous, report, strategies
 from trainer import run as run_lib
@@ -28,7 +28,6 @@ from trainer.heartbeat import Beat, silent
 from trainer.preemption import Interrupted
 
 PREDICTIONS_FILE = "predictions.npz"  # in the report's folder, of the split that it is about
-_ASK_EVERY_BATCHES = 8  # to ask the other workers takes as long as some of the smallest batches
 
 
 class Sums(NamedTuple):
@@ -92,8 +91,7 @@ def make(
     """Compiles the evaluation of `net` on a split; each call takes its weights as they are then.
 
     Args:
-      config: of the run; batches are as large as in training where that divides among the replicas, and padding makes
-        any number of replicas right.
+      config: see `predictions.batches_of`.
       show: a progress bar on a terminal.
       beat: called after each batch.
       asked_to_end: what all workers call after the same batches; see `strategies.agree`.
@@ -104,23 +102,12 @@ def make(
     num_classes = len(manifest.classes)
     with cluster.strategy.scope():
         step = step_lib.make_evaluate_step(cluster.strategy, net, num_classes=num_classes, top_k=top_k(num_classes))
-    per_replica = max(1, config["global_batch"] // cluster.strategy.num_replicas_in_sync)
-    batch = per_replica * cluster.local_replicas
-    total = evaluation.num_steps(manifest.split(split).examples, batch=batch, num_workers=cluster.num_workers)
-    batches = evaluation.batches(
-        data,
-        manifest,
-        split=split,
-        batch=batch,
-        worker=cluster.worker,
-        num_workers=cluster.num_workers,
-        **{name: config["input"][name] for name in ("image_size", "crop_fraction", "cache_dir", "cache_gib")},
-    )
+    batches = predictions.batches_of(data, manifest, split=split, config=config, cluster=cluster)
+    total, every = int(batches.dataset.cardinality()), strategies.asks_every_batches(cluster)
     deal = strategies.distributor(cluster)
 
     def evaluate() -> Sums:
         shown = tqdm.tqdm(batches, total=total, unit="batch", disable=not (show and sys.stderr.isatty()))
-        every = 1 if cluster.num_workers == 1 else _ASK_EVERY_BATCHES
         return accumulate(
             step, map(deal, shown), num_classes, beat=beat, asked_to_end=asked_to_end, every_batches=every
         )
@@ -204,12 +191,7 @@ def evaluate(
         keep_single=bool(columns),
     )
     if robustness:
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)  # which warns of a new graph for each pass
-        content["robustness"] = []
-        for (name, severity), corrupt in robustness_lib.corruptions(run.config["input"]["image_size"]).items():
-            accuracy = float(summary.right_of(collect(data, manifest, split=split, corrupt=corrupt)).mean())
-            content["robustness"].append({"corruption": name, "severity": severity, "accuracy": accuracy})
-            logging.info("%s of severity %d: accuracy %.2f%%", name, severity, 100 * accuracy)
+        content["robustness"] = _robustness(data, manifest, split=split, config=run.config, cluster=cluster, net=net)
 
     if cluster.is_chief:
         looked_at = classifier.Classifier(run, net, step, fingerprint, temperature)
@@ -233,3 +215,33 @@ def evaluate(
         )
     strategies.wait_for_all(cluster)  # whoever leaves first ends the others, the chief in the middle of the report
     return content
+
+
+def _robustness(
+    data: str,
+    manifest: manifest_lib.Manifest,
+    *,
+    split: str,
+    config: Mapping[str, Any],
+    cluster: strategies.Cluster,
+    net: keras.Model,
+) -> list[dict[str, Any]]:
+    """The accuracy under each of `robustness.corruptions`."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # which warns of a new graph for each pass
+    found = []
+    for (name, severity), corrupt in robustness_lib.corruptions(config["input"]["image_size"]).items():
+        run = predictions.make(
+            data,
+            manifest,
+            split=split,
+            config=config,
+            cluster=cluster,
+            net=net,
+            measure=predictions.right,
+            show=cluster.is_chief,
+            corrupt=corrupt,
+        )
+        accuracy = float(np.mean(run()[0]))
+        found.append({"corruption": name, "severity": severity, "accuracy": accuracy})
+        logging.info("%s of severity %d: accuracy %.2f%%", name, severity, 100 * accuracy)
+    return found

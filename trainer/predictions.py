@@ -22,8 +22,6 @@ from trainer import strategies
 from trainer.heartbeat import Beat, silent
 from trainer.preemption import Interrupted
 
-_ASK_EVERY_BATCHES = 8  # to ask the other workers takes as long as some of the smallest batches
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:
@@ -66,6 +64,11 @@ def as_they_are(labels: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, ...]:
     return labels, logits
 
 
+def right(labels: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """A `measure` of `make`: 1 where the label has the largest logit."""
+    return (tf.cast(tf.argmax(logits, axis=-1) == labels, tf.int32),)
+
+
 def make(
     data: str,
     manifest: manifest_lib.Manifest,
@@ -83,7 +86,7 @@ def make(
     """Compiles a pass of `net` over a split; each call takes its weights as they are then.
 
     Args:
-      config: of the run; batches are as large as in training where that divides among the replicas.
+      config: see `batches_of`.
       measure: what is kept of a replica's batch: (labels int64 [batch], logits float32 [batch, classes]) to tensors
         [batch, …] of numbers.
       show: a progress bar on a terminal.
@@ -98,7 +101,7 @@ def make(
     Raises:
       InputError: where the split is empty or missing; from a call, naming the shard or image that can't be read.
     """
-    batches = _batches(data, manifest, split=split, config=config, cluster=cluster)
+    batches = batches_of(data, manifest, split=split, config=config, cluster=cluster)
     return _pass(batches, cluster, net, measure, show, corrupt, beat, asked_to_end)
 
 
@@ -111,24 +114,32 @@ def collect(
     cluster: strategies.Cluster,
     net: keras.Model,
     show: bool = False,
-    corrupt: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> Predictions:
     """Runs `net` over a split, each worker over its part, and gives all of it to every worker; arguments as of `make`.
 
     Raises:
       InputError: where the split is empty or missing, or naming the shard or image that can't be read.
     """
-    batches = _batches(data, manifest, split=split, config=config, cluster=cluster)
-    labels, logits = _pass(batches, cluster, net, as_they_are, show, corrupt)()
+    batches = batches_of(data, manifest, split=split, config=config, cluster=cluster)
+    labels, logits = _pass(batches, cluster, net, as_they_are, show)()
     batches.close()
     caching = {name: config["input"][name] for name in ("cache_dir", "cache_gib")}
     identities = evaluation.identities(data, manifest, split=split, **caching)
     return Predictions(tuple(manifest.classes), *identities, labels=labels, logits=logits)
 
 
-def _batches(
+def batches_of(
     data: str, manifest: manifest_lib.Manifest, *, split: str, config: Mapping[str, Any], cluster: strategies.Cluster
 ) -> Batches:
+    """This worker's part of a split, as `evaluation.batches` gives it to all of its replicas.
+
+    Args:
+      config: of the run; batches are as large as in training where that divides among the replicas, and padding makes
+        any number of replicas right.
+
+    Raises:
+      InputError: where the split is empty or missing.
+    """
     if not manifest.split(split).examples:
         raise InputError(f"split {split!r} has no examples to evaluate: choose another split, or prepare it with more")
     per_replica = max(1, config["global_batch"] // cluster.strategy.num_replicas_in_sync)
@@ -149,7 +160,7 @@ def _pass(
     net: keras.Model,
     measure: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]],
     show: bool,
-    corrupt: Callable[[tf.Tensor], tf.Tensor] | None,
+    corrupt: Callable[[tf.Tensor], tf.Tensor] | None = None,
     beat: Beat = silent,
     asked_to_end: Callable[[], bool] = lambda: False,
 ) -> Callable[[], tuple[npt.NDArray[Any], ...]]:
@@ -169,7 +180,7 @@ def _pass(
 
     deal = strategies.distributor(cluster)
     total = int(batches.dataset.cardinality())
-    every_batches = 1 if cluster.num_workers == 1 else _ASK_EVERY_BATCHES
+    every_batches = strategies.asks_every_batches(cluster)
 
     def run() -> tuple[npt.NDArray[Any], ...]:
         gathered = []

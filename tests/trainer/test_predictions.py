@@ -59,21 +59,21 @@ def test_logits_stand_beside_the_example_they_are_of(tmp_path: pathlib.Path, rep
         means = keras.ops.mean(keras.ops.cast(images, "float32"), axis=(1, 2, 3))
         net = keras.Model(images, keras.ops.stack([means] * len(manifest.classes), axis=-1))
     sizes = {"image_size": 32, "crop_fraction": 1.0, "cache_dir": None, "cache_gib": None}
-    found = predictions.collect(
-        str(tmp_path),
-        manifest,
-        split="train",
-        config={"global_batch": 4, "input": sizes},
-        cluster=strategies.Cluster(strategy, 0, 1),
-        net=net,
-        corrupt=lambda images: 255 - images,
-    )
+    config = {"global_batch": 4, "input": sizes}
+    given = {"split": "train", "config": config, "cluster": strategies.Cluster(strategy, 0, 1), "net": net}
+    found = predictions.collect(str(tmp_path), manifest, **given)
     assert found.ids == tuple(record.id for record in written[:13])
     assert found.files == tuple(record.file for record in written[:13])
     assert found.labels.tolist() == [record.label for record in written[:13]]
     crops = [decode.central_crop(decode.decode(record.image), image_size=32, crop_fraction=1.0) for record in written]
-    expected = [255 - np.mean(crop) for crop in crops[:13]]
-    np.testing.assert_allclose(found.logits[:, 0], expected, rtol=1e-5)
+    means = [np.mean(crop) for crop in crops[:13]]
+    np.testing.assert_allclose(found.logits[:, 0], means, rtol=1e-5)
+
+    # All logits are equal, so that the first class is the answer.
+    (right,) = predictions.make(str(tmp_path), manifest, measure=predictions.right, **given)()
+    assert right.tolist() == [record.label == 0 for record in written[:13]]
+    _, dark = predictions.make(str(tmp_path), manifest, corrupt=lambda images: 255 - images, **given)()
+    np.testing.assert_allclose(dark[:, 0], 255 - np.array(means), rtol=1e-5)
 
 
 def test_several_workers_parts_follow_each_other() -> None:
