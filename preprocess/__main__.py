@@ -18,16 +18,19 @@ import sys
 import tempfile
 import textwrap
 import uuid
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
+    from apache_beam import Pipeline
     from apache_beam.runners.runner import PipelineResult
 
+    from pipeline.manifest import Manifest
+    from preprocess.job import Job
     from preprocess.settings import Settings
     from preprocess.summary import Summary
 
@@ -159,35 +162,17 @@ def _settings(values: flags.FlagValues) -> Settings:
 
 def _prepare(values: flags.FlagValues) -> None:
     _import_beam()
-    from pipeline import manifest, storage
-    from preprocess import graph, job, places, progress, runner, summary
+    from preprocess import graph, job, summary
 
     opened = job.open_job(_settings(values))
-    pipeline = runner.new_pipeline(values.beam_args)
     _print_left_out(opened.classes.left_out)
-
-    if values.plan:
-        places.check_directory(opened.settings, values.overwrite)
-        with _plan_file(opened.settings) as file:
-            graph.build(pipeline, opened, file)
-            with progress.shown():
-                result = runner.run(pipeline)
-            _print(summary.Summary(**storage.read_json(file)), opened.splits, result)
-        print(f"nothing was written (--plan); the dataset would go to {opened.settings.directory}")
-        return
-
-    with places.prepare(opened.settings, overwrite=values.overwrite) as ready:
-        for folder in ready.cleared:
-            print(f"cleared the unfinished {folder}", file=sys.stderr)
-        for line in ready.left:
-            print(f"note: {line}", file=sys.stderr)
-        graph.build(pipeline, dataclasses.replace(opened, settings=ready.settings))
-        with progress.shown():
-            result = runner.run(pipeline)
-    finished = manifest.load(opened.settings.directory)
-    _print(summary.of_manifest(finished), opened.splits, result)
-    print(f"dataset: {opened.settings.directory}\nreport: {storage.join(opened.settings.directory, 'report.html')}")
-    print(f"fingerprint: {finished.fingerprint}")
+    _carry_out(
+        values,
+        opened,
+        build=graph.build,
+        planned=lambda found, result: _print(summary.Summary(**found), opened.splits, result),
+        published=lambda made, result: _print(summary.of_manifest(made), opened.splits, result),
+    )
 
 
 def _correct(values: flags.FlagValues) -> None:
@@ -198,17 +183,50 @@ def _correct(values: flags.FlagValues) -> None:
         if values[name].present and name not in _OF_CORRECTING:
             raise InputError(f"--{name} does not apply to --correct, which keeps what the version was prepared with")
     _import_beam()
-    from pipeline import manifest, storage
-    from preprocess import correct, places, progress, runner
+    from pipeline import manifest
+    from preprocess import correct
 
     opened, given = correct.open_job(_settings(values), values.corrections)
+
+    def published(made: Manifest, result: PipelineResult) -> None:
+        for line in correct.notes(manifest.load(opened.settings.correct), made):
+            print(f"note: {line}", file=sys.stderr)
+        print(correct.render(made.statistics["corrections"]))
+
+    _carry_out(
+        values,
+        opened,
+        build=lambda pipeline, job, plan_file: correct.build(pipeline, job, given, plan_file),
+        planned=lambda found, result: print(correct.render(found)),
+        published=published,
+    )
+
+
+def _carry_out(
+    values: flags.FlagValues,
+    opened: Job,
+    *,
+    build: Callable[[Pipeline, Job, str | None], None],
+    planned: Callable[[dict[str, Any], PipelineResult], None],
+    published: Callable[[Manifest, PipelineResult], None],
+) -> None:
+    """Runs a job to the end, or with --plan up to its plan.
+
+    Args:
+      build: adds the job to a pipeline; with a file's name only up to the plan, which goes there.
+      planned, published: print what the plan says, or what there is now.
+    """
+    from pipeline import manifest, storage
+    from preprocess import places, progress, runner
+
     pipeline = runner.new_pipeline(values.beam_args)
     if values.plan:
         places.check_directory(opened.settings, values.overwrite)
         with _plan_file(opened.settings) as file:
-            correct.build(pipeline, opened, given, file)
-            runner.run(pipeline)
-            print(correct.render(storage.read_json(file)))
+            build(pipeline, opened, file)
+            with progress.shown():
+                result = runner.run(pipeline)
+            planned(storage.read_json(file), result)
         print(f"nothing was written (--plan); the dataset would go to {opened.settings.directory}")
         return
 
@@ -217,15 +235,13 @@ def _correct(values: flags.FlagValues) -> None:
             print(f"cleared the unfinished {folder}", file=sys.stderr)
         for line in ready.left:
             print(f"note: {line}", file=sys.stderr)
-        correct.build(pipeline, dataclasses.replace(opened, settings=ready.settings), given)
+        build(pipeline, dataclasses.replace(opened, settings=ready.settings), None)
         with progress.shown():
-            runner.run(pipeline)
-    finished = manifest.load(opened.settings.directory)
-    for line in correct.notes(manifest.load(opened.settings.correct), finished):
-        print(f"note: {line}", file=sys.stderr)
-    print(correct.render(finished.statistics["corrections"]))
+            result = runner.run(pipeline)
+    made = manifest.load(opened.settings.directory)
+    published(made, result)
     print(f"dataset: {opened.settings.directory}\nreport: {storage.join(opened.settings.directory, 'report.html')}")
-    print(f"fingerprint: {finished.fingerprint}")
+    print(f"fingerprint: {made.fingerprint}")
 
 
 @contextlib.contextmanager
