@@ -57,12 +57,12 @@ build() {
   echo "$1: built in $((SECONDS - began)) s"
 }
 
-# Runs a command in an image, as its user, with a folder that stays at /work.
+# Runs a command in an image, as its user, with a folder that stays at /scratch.
 inside() {
   local stage=$1 container status=0
   shift
   container=$(buildah "${storage[@]}" from --pull-never "localhost/$stage:test")
-  local options=(--volume "$PWD/$scratch/work:/work")
+  local options=(--volume "$PWD/$scratch/work:/scratch")
   buildah "${storage[@]}" run "${options[@]}" "$container" -- "$@" 2>"$scratch/$stage.error" || status=$?
   buildah "${storage[@]}" rm "$container" >/dev/null
   return "$status"
@@ -96,14 +96,14 @@ try() {
 import pathlib
 from PIL import Image
 for number in range(60):
-    picture = pathlib.Path('/work/photos', 'ab'[number % 2], f'{number}.png')
+    picture = pathlib.Path('/scratch/photos', 'ab'[number % 2], f'{number}.png')
     picture.parent.mkdir(parents=True, exist_ok=True)
     Image.effect_noise((32, 32), 8 + number).save(picture)
 "
-    inside "$stage" "$@" --input=/work/photos --output=/work/data --name=noise --splits=train=0.8,validation=0.2 \
+    inside "$stage" "$@" --input=/scratch/photos --output=/scratch/data --name=noise --splits=train=0.8,validation=0.2 \
       --max_workers=1 --overwrite
   else
-    inside "$stage" "$@" --config=configs/digits_mobilenetv2.py --data=/work/data/noise/1.0.0 --workdir=/work/run \
+    inside "$stage" "$@" --config=configs/digits_mobilenetv2.py --data=/scratch/data/noise/1.0.0 --workdir=/scratch/run \
       --config.global_batch=16 --config.phases[0].epochs=1 --config.phases[0].warmup_epochs=0
   fi
 }
