@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -139,7 +139,7 @@ def identities(
       InputError: naming the shard that can't be read.
     """
     read = _read(directory, manifest.split(split).shards, cache_dir, cache_gib)
-    found = [tuple(_text(features[name]) for name in ("id", "file", "group")) for features in read]
+    found = [(record.id, record.file, record.group) for record in read]
     return Identities(*zip(*found, strict=True)) if found else Identities((), (), ())
 
 
@@ -170,29 +170,24 @@ def records_at(
     holding = [number for number, places in enumerate(within) if not wanted.isdisjoint(places)]
     read = _read(directory, [stored[number] for number in holding], cache_dir, cache_gib)
     places = itertools.chain.from_iterable(within[number] for number in holding)
-    found = {place: _record(features) for place, features in zip(places, read, strict=True) if place in wanted}
+    found = {place: record for place, record in zip(places, read, strict=True) if place in wanted}
     return [found[position] for position in positions]
 
 
 def _read(
     directory: str, stored: Sequence[Shard], cache_dir: str | None, cache_gib: float | None
-) -> Iterator[dict[str, Any]]:
-    """What `records.features` finds in each example of these shards."""
+) -> Iterator[records.Record]:
+    """Every record of these shards."""
     opener = _opener(directory, stored, cache_dir, cache_gib)
     try:
         for number, shard in enumerate(stored):
             with open(opener.open(number), "rb") as stream:
                 try:
-                    yield from map(records.features, records.read_framed(stream))
+                    yield from map(records.deserialize, records.read_framed(stream))
                 except ValueError as error:
                     raise InputError(f"{storage.join(directory, shard.file)}: {error}; copy it again") from error
     finally:
         opener.close()
-
-
-def _record(features: Mapping[str, Any]) -> records.Record:
-    texts = {name: _text(features[name]) for name in ("id", "file", "group")}
-    return records.Record(image=features["image"][0], label=features["label"][0], **texts)
 
 
 def _opener(directory: str, stored: Sequence[Shard], cache_dir: str | None, cache_gib: float | None) -> shards.Opener:
@@ -200,8 +195,3 @@ def _opener(directory: str, stored: Sequence[Shard], cache_dir: str | None, cach
         cache_dir = cache_gib = None  # meant for the decoded images to train on
     cache_bytes = None if cache_gib is None else int(cache_gib * 2**30)
     return shards.Opener(directory, stored, cache_dir=cache_dir, cache_bytes=cache_bytes, open_at_once=1)
-
-
-def _text(values: Sequence[bytes]) -> str:
-    (value,) = values
-    return value.decode("utf-8", "surrogateescape")  # as `records.serialize` wrote it

@@ -9,7 +9,7 @@ import dataclasses
 import io
 import struct
 from collections.abc import Iterator, Sequence
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import google_crc32c
 
@@ -62,6 +62,23 @@ def serialize(record: Record) -> bytes:
             feature = _field(1, _field(1, data))  # Feature.bytes_list, BytesList.value
         entries += _field(1, _KEYS[name] + _field(2, feature))  # Features.feature: map key, map value
     return _field(1, bytes(entries))  # Example.features
+
+
+def deserialize(serialized: bytes) -> Record:
+    """What `serialize` wrote.
+
+    Raises:
+      ValueError: where the bytes are no such record.
+    """
+    found = features(serialized)
+    values: dict[str, Any] = {}
+    for name in _NAMES:
+        if not (stored := found.get(name)):
+            raise ValueError(f"no record of ours: it has no {name!r}")
+        value = stored[0]
+        is_text = isinstance(value, bytes) and name != "image"
+        values[name] = bytes(value).decode("utf-8", "surrogateescape") if is_text else value
+    return Record(**values)
 
 
 def write_framed(stream: IO[bytes], serialized: bytes) -> int:

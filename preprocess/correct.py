@@ -10,17 +10,14 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import hashlib
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.pvalue import AsDict, AsIter, AsSingleton, TaggedOutput
+from apache_beam.pvalue import AsDict, AsIter, AsSingleton
 
-from pipeline import images, manifest, order, records, storage
-from pipeline.errors import InputError
-from pipeline.manifest import Manifest, Shard, Split
+from pipeline import manifest, order, storage
+from pipeline.manifest import Manifest, Split
 from preprocess import (
     accounts,
     corrections,
@@ -31,10 +28,10 @@ from preprocess import (
     relations,
     report,
     samples,
-    shards,
     statistics,
     summary,
 )
+from preprocess.corrected_shards import Place, Plan, Written, correct_shard
 from preprocess.corrections import Corrections, Resolved
 from preprocess.inputs import Classes
 from preprocess.inspection import Facts
@@ -43,31 +40,7 @@ from preprocess.ledger import Row
 from preprocess.samples import QUARANTINED
 from preprocess.settings import Settings
 
-_THUMBNAIL_PX = 96  # as everywhere in the report
 _ALL_MIB = 2**20  # a window that is no reason for fewer streams
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """A shard of the version that is corrected."""
-
-    split: str
-    index: int
-    shard: Shard
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    resolved: Resolved
-    touched: frozenset[str]  # files of shards that have to be written again
-
-
-@dataclasses.dataclass(frozen=True)
-class Written:
-    """A shard of the corrected version."""
-
-    place: Place
-    shard: Shard
 
 
 def open_job(settings: Settings, path: str) -> tuple[Job, Corrections]:
@@ -137,7 +110,7 @@ def build(pipeline: beam.Pipeline, job: Job, given: Corrections, plan_file: str 
         | "Shards" >> beam.Create(_places(old))
         | "SpreadShards" >> beam.Reshuffle()
         | "CorrectShard"
-        >> beam.FlatMap(_correct_shard, settings, old, AsSingleton(plan), AsSingleton(candidates)).with_outputs(
+        >> beam.FlatMap(correct_shard, settings, old, AsSingleton(plan), AsSingleton(candidates)).with_outputs(
             "samples", main="main"
         )
     )
@@ -254,71 +227,6 @@ def _rename_shards(rows: Sequence[Row], name: str, old: Manifest) -> list[Row]:
 
 def _spread_rows(rows: Sequence[Row], parts: int) -> Iterator[tuple[int, Sequence[Row]]]:
     return partitions.spread(rows, lambda row: ledger.part_of(row, parts))
-
-
-def _correct_shard(
-    place: Place, settings: Settings, old: Manifest, plan: Plan, candidates: Sequence[samples.Candidate]
-) -> Iterator[Any]:
-    """Yields `Written`, and as "samples" the pictures of the candidates that are in the shard.
-
-    Raises:
-      InputError: where the shard is not what its manifest says, or the new one can't be written.
-    """
-    name = growth.shard_name(settings.name, place.shard.file, len(old.splits[place.split].shards))
-    pictures: dict[str, bytes] = {candidate.key: b"" for candidate in candidates if candidate.kind != QUARANTINED}
-    stored = _looked_at(shards.read_verified(place.shard, settings.correct), pictures)
-    if place.shard.file in plan.touched:
-        labels = {image: old.classes.index(label) if label else None for image, label in plan.resolved.labels.items()}
-        shard = _write(name, _relabelled(stored, labels), settings)
-        shards.verify(shard, settings.staging)
-    else:
-        collections.deque(stored, maxlen=0)  # whose reading is their verification
-        shard = dataclasses.replace(place.shard, file=name)
-    yield Written(place, shard)
-    for candidate in candidates:
-        if thumbnail := pictures.get(candidate.key):
-            yield TaggedOutput("samples", candidate.sample(thumbnail))
-
-
-def _looked_at(stored: Iterable[bytes], pictures: dict[str, bytes]) -> Iterator[bytes]:
-    """The same records; thumbnails of those whose ids are keys of `pictures` are entered there."""
-    for serialized in stored:
-        found = records.features(serialized)
-        image = _text(found["id"])
-        if image in pictures:
-            pictures[image] = images.thumbnail(bytes(found["image"][0]), _THUMBNAIL_PX) or b""
-        yield serialized
-
-
-def _relabelled(stored: Iterable[bytes], labels: Mapping[str, int | None]) -> Iterator[bytes]:
-    """The same records with the labels that some ids are given, without those that are given None."""
-    for serialized in stored:
-        found = records.features(serialized)
-        image, file, group = (_text(found[name]) for name in ("id", "file", "group"))
-        if image not in labels:
-            yield serialized
-        elif (label := labels[image]) is not None:
-            yield records.serialize(records.Record(bytes(found["image"][0]), label, image, file, group))
-
-
-def _text(values: Sequence[bytes] | Sequence[int]) -> str:
-    return bytes(values[0]).decode("utf-8", "surrogateescape")  # as `records.serialize` wrote it
-
-
-def _write(name: str, stored: Iterable[bytes], settings: Settings) -> Shard:
-    digest, size, examples = hashlib.sha256(), 0, 0
-    path = storage.join(settings.staging, name)
-    try:
-        with storage.whole_file(path, settings.scratch) as stream:
-            for serialized in stored:
-                frame = io.BytesIO()
-                size += records.write_framed(frame, serialized)
-                digest.update(frame.getbuffer())
-                stream.write(frame.getbuffer())
-                examples += 1
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; free space or check permissions") from error
-    return Shard(name, examples, size, digest.hexdigest())
 
 
 def _publish(

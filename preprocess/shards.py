@@ -61,29 +61,13 @@ def write_shard(
         itertools.chain.from_iterable(batches),
         key=lambda facts: (order_key(settings.seed, facts.sha256), facts.input, facts.file),
     )
-    digest = hashlib.sha256()
-    size = 0
-    path = storage.join(settings.staging, name)
-    try:
-        with storage.whole_file(path, settings.scratch) as stream:
-            for number, (facts, data) in enumerate(zip(ordered, read_all(inputs, ordered), strict=True), 1):
-                if number % _COUNTED == 0 or number == len(ordered):
-                    progress.count(progress.IMAGES_WRITTEN, number % _COUNTED or _COUNTED)
-                file = storage.join(inputs[facts.input].address, facts.file)
-                image = _stored_image(file, facts, data, settings.storing)
-                record = records.Record(image, labels[facts.class_name], facts.sha256, facts.file, facts.group_id)
-                frame = io.BytesIO()
-                size += records.write_framed(frame, records.serialize(record))
-                digest.update(frame.getbuffer())
-                stream.write(frame.getbuffer())
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; free space or check permissions") from error
+    shard = write(name, _records(ordered, inputs, labels, settings), settings)
     yield (
         "main",
         Written(
             split,
             index,
-            manifest.Shard(name, len(ordered), size, digest.hexdigest()),
+            shard,
             sum(facts.width * facts.height for facts in ordered),
             dict(collections.Counter(facts.class_name for facts in ordered)),
         ),
@@ -95,6 +79,40 @@ def write_shard(
             for facts in ordered
         ],
     )
+
+
+def _records(
+    ordered: Sequence[Facts], inputs: Sequence[Input], labels: Mapping[str, int], settings: Settings
+) -> Iterator[bytes]:
+    """Reads each file again; its record, serialized."""
+    for number, (facts, data) in enumerate(zip(ordered, read_all(inputs, ordered), strict=True), 1):
+        if number % _COUNTED == 0 or number == len(ordered):
+            progress.count(progress.IMAGES_WRITTEN, number % _COUNTED or _COUNTED)
+        file = storage.join(inputs[facts.input].address, facts.file)
+        image = _stored_image(file, facts, data, settings.storing)
+        record = records.Record(image, labels[facts.class_name], facts.sha256, facts.file, facts.group_id)
+        yield records.serialize(record)
+
+
+def write(name: str, stored: Iterable[bytes], settings: Settings) -> manifest.Shard:
+    """Writes serialized records into a shard of the staging folder.
+
+    Raises:
+      InputError: where it cannot be written.
+    """
+    digest, size, examples = hashlib.sha256(), 0, 0
+    path = storage.join(settings.staging, name)
+    try:
+        with storage.whole_file(path, settings.scratch) as stream:
+            for serialized in stored:
+                frame = io.BytesIO()
+                size += records.write_framed(frame, serialized)
+                digest.update(frame.getbuffer())
+                stream.write(frame.getbuffer())
+                examples += 1
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}; free space or check permissions") from error
+    return manifest.Shard(name, examples, size, digest.hexdigest())
 
 
 class _Hashed:

@@ -37,6 +37,7 @@ def test_serialize_writes_what_protobuf_reads(record: records.Record) -> None:
     assert feature["label"].int64_list.value[:] == [record.label]
     for name in ("id", "file", "group"):
         assert feature[name].bytes_list.value[:] == [getattr(record, name).encode()]
+    assert records.deserialize(serialized) == record
     # Protobuf's deterministic encoder sorts map keys as well, so the very bytes agree.
     assert message.SerializeToString(deterministic=True) == serialized
 
@@ -58,6 +59,13 @@ def test_parse_reads_one_and_many(batch: list[records.Record]) -> None:
 def test_a_name_that_is_not_utf8_comes_back_as_its_bytes() -> None:
     record = records.Record(b"", 0, "", b"a/\xff.png".decode("utf-8", "surrogateescape"), "")
     assert records.parse(tf.constant(records.serialize(record)))["file"].numpy() == b"a/\xff.png"
+
+
+def test_what_is_no_record_is_said_to_be_none() -> None:
+    with pytest.raises(ValueError, match="it has no 'file'"):
+        records.deserialize(tf.train.Example().SerializeToString())
+    odd = records.Record(b"", 0, "", "caf\udce9.jpg", "")
+    assert records.deserialize(records.serialize(odd)) == odd
 
 
 def test_the_bytes_of_a_record_are_pinned() -> None:
