@@ -228,6 +228,14 @@ def measured(confidences: list[float], accuracies: list[float], examples: int) -
     return {"ece": sum(gaps) / len(gaps), "reliability": bins}
 
 
+@pytest.mark.parametrize(("examples", "pale"), [(confidence.FEW_IN_BIN, False), (confidence.FEW_IN_BIN - 1, True)])
+def test_a_bin_of_few_images_is_drawn_pale(examples: int, pale: bool) -> None:
+    one = measured([0.9], [0.8], examples)
+    for drawn in confidence.reliability_pictures({"before": one, "after": one, "temperature": 1.0}):
+        svg = base64.b64decode(drawn.uri.partition(",")[2]).decode()
+        assert (confidence._PALE in svg) == pale
+
+
 def test_a_confidence_is_believed_where_chance_explains_its_error() -> None:
     # One bin of n at p: the error is that of a binomial share, whose 95 % bound is 1.96 standard deviations.
     found = confidence.trust(measured([0.9], [0.91], 2500))

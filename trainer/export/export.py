@@ -152,6 +152,11 @@ def summary(made: Exported) -> list[str]:
         )
         if report.get("note"):
             lines.append(f"{'':15} {report['note']}")
+    if card["temperature"] == 1:
+        lines.append(
+            "note: no temperature was fitted to these weights, so confidences are as trained: run `python -m trainer "
+            "evaluate`, then export again"
+        )
     return lines
 
 

@@ -111,6 +111,13 @@ def test_a_version_is_published_once_and_a_broken_one_never(
     assert os.listdir(pathlib.Path(workdir, "exports")) == ["1"]
 
 
+def test_confidences_that_were_not_calibrated_are_said_to_be_so() -> None:
+    card = {"parity": {}, "files": {}, "temperature": 1.0}
+    (line,) = export.summary(export.Exported(1, True, card))
+    assert "run `python -m trainer evaluate`" in line
+    assert export.summary(export.Exported(1, True, {**card, "temperature": 0.9})) == []
+
+
 def test_what_can_not_be_written_is_refused_before_any_work(workdir: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="--formats: tflite is unknown"):
         command.run(["export", f"--workdir={workdir}", "--formats=keras,tflite"])
