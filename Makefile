@@ -40,7 +40,7 @@ demo: $(INSTALLED)
 	@infra/demo/run.sh
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak

@@ -101,10 +101,6 @@ def test_thirty_kills_of_a_job_over_5000_images(tmp_path: pathlib.Path) -> None:
     storm(tmp_path, images=5_000, kills=30)
 
 
-def test_five_kills_of_a_job_over_300_images(tmp_path: pathlib.Path) -> None:
-    storm(tmp_path, images=300, kills=5)
-
-
 @pytest.mark.soak
 def test_a_killed_worker_process_ends_the_job_and_the_next_run_gives_the_same(tmp_path: pathlib.Path) -> None:
     psutil = pytest.importorskip("psutil")

@@ -197,33 +197,6 @@ def test_two_workers_end_with_the_same_weights(digits: str, tmp_path: pathlib.Pa
     assert weights(first_again[0])[1] != weights(first[0])[1]
 
 
-def test_two_workers_learn_what_one_process_does(digits: str, short: str, tmp_path: pathlib.Path) -> None:
-    """The same examples in each global batch, the same gradients, and validation over all examples, each once.
-
-    With dropout off, whose masks rightly differ, and batch norm frozen, which would normalise over each worker's part.
-    """
-    arguments = [
-        short,
-        "--config.model.dropout=0.0",
-        "--config.phases[0].trainable=all",
-        "--config.phases[0].freeze_batch_norm=true",
-        # Adam divides by the gradient, so what is rounding in the gradient would become a whole step.
-        "--config.optimizer.name=sgd",
-        "--config.optimizer.peak_lr=0.01",
-        "--config.max_steps=4",
-        "--config.logs.every_steps=1",
-        f"--data={digits}",
-    ]
-    alone = run("train", *arguments, f"--workdir={tmp_path / 'one'}")
-    assert alone.returncode == 0, alone.stderr
-    _two_workers(*arguments, f"--workdir={tmp_path / 'two'}")
-    one, two = (json.loads((tmp_path / name / "history.jsonl").read_text()) for name in ("one", "two"))
-    assert two == pytest.approx(one, rel=1e-4)
-    losses = [_scalars(tmp_path / name, "train/loss") for name in ("one", "two")]
-    assert [step for step, _ in losses[0]] == [1, 2, 3, 4]
-    assert [value for _, value in losses[1]] == pytest.approx([value for _, value in losses[0]], rel=1e-4)
-
-
 def test_evaluate_counts_every_test_example(digits: str, trained: tuple[pathlib.Path, str]) -> None:
     workdir = trained[0]
     result = run("evaluate", f"--workdir={workdir}", "--split=test", "--slice=brightness", "--robustness")
