@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 def import_tensorflow(*, gpus: bool = True) -> None:
@@ -16,10 +20,10 @@ def import_tensorflow(*, gpus: bool = True) -> None:
     Args:
       gpus: False leaves them to other processes: TensorFlow takes all of a GPU's memory with the first tensor.
     """
-    shown = "TF_CPP_MIN_LOG_LEVEL" in os.environ or os.path.exists("/dev/nvidiactl")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    shown = _LOG_LEVEL in os.environ or os.path.exists("/dev/nvidiactl")
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with keep_log_level(), tempfile.TemporaryFile() as held:
+        os.environ.setdefault(_LOG_LEVEL, "2")  # for this process, which reads it once
         os.dup2(held.fileno(), 2)
         try:
             import tensorflow as tf
@@ -36,3 +40,16 @@ def import_tensorflow(*, gpus: bool = True) -> None:
             if shown:
                 held.seek(0)
                 sys.stderr.buffer.write(held.read())
+
+
+@contextlib.contextmanager
+def keep_log_level() -> Iterator[None]:
+    """Leaves the environment's log level as it was: a process started later would take it for the user's wish."""
+    before = os.environ.get(_LOG_LEVEL)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_LOG_LEVEL, None)
+        else:
+            os.environ[_LOG_LEVEL] = before

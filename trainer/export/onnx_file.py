@@ -12,8 +12,8 @@ import numpy.typing as npt
 import onnx
 import onnxruntime  # type: ignore[import-untyped]
 import tensorflow as tf
-import tf2onnx  # type: ignore[import-untyped]
 
+from pipeline import startup
 from trainer import classifier
 from trainer.export import about as about_lib
 from trainer.export import networks
@@ -35,8 +35,10 @@ def write(path: str, model: classifier.Classifier, about: About) -> None:
         autograph=False,
     )
     logging.getLogger("tf2onnx").setLevel(logging.WARNING)  # it tells what it optimises
+    with startup.keep_log_level():
+        from tf2onnx import convert  # type: ignore[import-untyped]  # sets it to silence
     with networks.fixed(net):
-        made, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+        made, _ = convert.from_function(function, input_signature=signature, opset=OPSET)
     for value in (*made.graph.input, *made.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = _BATCH
     onnx.helper.set_model_props(made, {about_lib.KEY: json.dumps(about.to_json(), sort_keys=True)})
