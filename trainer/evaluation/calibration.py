@@ -30,39 +30,47 @@ class Bin(NamedTuple):
 
 
 def fit_temperature(logits: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int64]) -> float:
-    """The temperature at which the labels are likeliest (section 4.2), within bounds.
+    """The temperature at which the labels are likeliest (section 4.2), cooling no more than their number supports.
 
-    Where all or nearly all answers are right, the likeliest temperature is 0 or near it: certainty, which no finite
-    number of examples supports. So the mean confidence is not raised above (n + 1) / (n + 2), Laplace's rule of
-    succession for n right answers out of n; nor lowered because of that rule, since few examples are no evidence
-    that the model is too sure. And it lies between `COLDEST` and `HOTTEST`, where a model worse than chance ends.
+    Where nearly all answers are right, the likeliest temperature is 0 or near it: certainty, which no finite number of
+    examples supports. So where it would cool, every label stands for (n + 1) / (n + 2) of an example and the other
+    classes share the rest, as in section 2.2 of Platt's Probabilistic Outputs for Support Vector Machines, 1999. Of 89
+    photos of leaves, 88 of them right, labels alone gave 0.26 and raised the loss on 89 others from 0.17 to 0.24; so
+    they give 0.53, and 0.14. Nothing is heated for it: few examples are no evidence that a model is too sure.
+
+    The temperature lies between `COLDEST` and `HOTTEST`, where a model worse than chance ends.
 
     Args:
-      logits: [n, classes], n at least 1, finite.
+      logits: [n, classes], n at least 1, classes at least 2, finite.
       labels: [n].
     """
     lead = np.asarray(logits, np.float64) - logits.max(axis=1, keepdims=True)
-    of_label = float(np.take_along_axis(lead, labels[:, None], axis=1).mean())
-    supported = (len(logits) + 1) / (len(logits) + 2)
+    of_labels = np.take_along_axis(lead, labels[:, None], axis=1).mean()
+    of_others = (lead.sum(axis=1).mean() - of_labels) / (lead.shape[1] - 1)
+    certain = _likeliest(lead, of_labels)
+    if certain >= 1:
+        return certain
+    supported = (len(lead) + 1) / (len(lead) + 2)
+    return min(_likeliest(lead, supported * of_labels + (1 - supported) * of_others), 1.0)
 
-    def sums(log_temperature: float) -> npt.NDArray[np.float64]:
-        return np.exp(lead / math.exp(log_temperature)).sum(axis=1)
+
+def _likeliest(lead: npt.NDArray[np.float64], of_targets: float) -> float:
+    """The temperature of the least cross-entropy.
+
+    Args:
+      lead: [n, classes], logits less the largest of each example.
+      of_targets: their mean, weighted by the classes' targets.
+    """
 
     def loss(log_temperature: float) -> float:
-        return float(np.log(sums(log_temperature)).mean()) - of_label / math.exp(log_temperature)
+        sums = np.exp(lead / math.exp(log_temperature)).sum(axis=1)
+        return float(np.log(sums).mean()) - of_targets / math.exp(log_temperature)
 
-    def excess(log_temperature: float) -> float:
-        return float((1 / sums(log_temperature)).mean()) - supported
-
-    coldest, hottest = math.log(COLDEST), math.log(HOTTEST)
-    if excess(0.0) >= 0:
-        coldest = 0.0
-    elif excess(coldest) > 0:
-        coldest = float(scipy.optimize.brentq(excess, coldest, 0.0))
     # Convex in 1 / temperature, so it falls and then rises: a bounded search finds the one minimum.
-    found = scipy.optimize.minimize_scalar(loss, bounds=(coldest, hottest), method="bounded", options={"xatol": 1e-5})
+    bounds = math.log(COLDEST), math.log(HOTTEST)
+    found = scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-5})
     # A search inside of bounds never reaches them, and a model whose logits are all equal is as good at any.
-    candidates = (0.0, coldest, hottest, float(found.x))
+    candidates = (0.0, *bounds, float(found.x))
     return math.exp(min(candidates, key=loss))
 
 

@@ -43,13 +43,23 @@ def test_certainty_is_not_learnt_from_a_few_right_answers() -> None:
     logits = np.array([[2.0, 0.0]] * 30 + [[0.0, 2.0]] * 30)
     right = np.array([0] * 30 + [1] * 30)
     cooled = logits / calibration.fit_temperature(logits, right)
-    assert scipy.special.softmax(cooled, axis=1).max(axis=1).mean() == pytest.approx(
-        61 / 62
-    )  # Laplace's rule of succession
+    assert scipy.special.softmax(cooled, axis=1).max(axis=1) == pytest.approx(61 / 62, abs=1e-5)  # the labels' targets
     # A model that is surer than that by itself is left as it is; one worse than chance ends at the upper bound.
     assert calibration.fit_temperature(10 * logits, right) == pytest.approx(1.0)
     assert calibration.fit_temperature(logits, 1 - right) == pytest.approx(calibration.HOTTEST)
     assert calibration.fit_temperature(np.zeros([5, 3]), np.array([0, 1, 2, 0, 1])) == 1.0
+
+
+def test_cooling_is_logistic_regression_on_platt_s_targets() -> None:
+    """Of two classes: each example once with its label and once with the other, weighted by the targets."""
+    logits, labels = drawn(60, 0.3, classes=2)
+    lead = (logits[:, 1] - logits[:, 0])[:, None]
+    model = sklearn.linear_model.LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(
+        np.concatenate([lead, lead]), np.concatenate([labels, 1 - labels]), np.repeat([61 / 62, 1 / 62], 60)
+    )
+    found = calibration.fit_temperature(logits, labels)
+    assert found == pytest.approx(1 / model.coef_[0, 0], rel=1e-3)
+    assert found < 1
 
 
 @settings(deadline=None)
