@@ -180,21 +180,9 @@ def test_a_signal_to_one_worker_ends_both_at_one_step(digits: str, short: str, t
     assert list(tmp_path.glob(f"checkpoints/step-{step:08d}*"))
     first, second = _two_workers(*arguments)
     assert f"steps {step} to 16" in first[1]
-    assert weights(first[0]) == weights(second[0])
-
-
-def test_two_workers_end_with_the_same_weights(digits: str, tmp_path: pathlib.Path) -> None:
-    """The demo's own config, 20 steps, two processes over loopback; then both go on for two more."""
-    arguments = [CONFIG, "--config.monitor.restore_best=false", f"--data={digits}", f"--workdir={tmp_path}"]
-    first, second = _two_workers(*arguments, "--config.max_steps=20")
     assert "2 replicas" in first[1]
+    assert weights(first[0])[0] == 16
     assert weights(first[0]) == weights(second[0])
-    assert weights(first[0])[0] == 20
-    first_again, second_again = _two_workers(*arguments, "--config.max_steps=22")
-    assert "steps 20 to 22" in first_again[1]
-    assert weights(first_again[0]) == weights(second_again[0])
-    assert weights(first_again[0])[0] == 22
-    assert weights(first_again[0])[1] != weights(first[0])[1]
 
 
 def test_evaluate_counts_every_test_example(digits: str, trained: tuple[pathlib.Path, str]) -> None:
