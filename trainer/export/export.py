@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -17,8 +18,18 @@ from pipeline import manifest as manifest_lib
 from trainer import classifier
 from trainer import run as run_lib
 from trainer.export import about as about_lib
+from trainer.export import (
+    bias_correction,
+    gate,
+    golden,
+    keras_file,
+    parity,
+    publish,
+    quantization,
+    reference,
+    saved_model,
+)
 from trainer.export import formats as formats_lib
-from trainer.export import gate, golden, keras_file, parity, publish, quantization, reference, saved_model
 from trainer.export.about import About
 from trainer.export.gate import BATCH
 from trainer.export.parity import Observed, Report
@@ -201,14 +212,20 @@ def _tflite(
     from trainer.export import tflite_file  # of the extra `export`
 
     reports = {}
-    calibration = _pixels(model, trained_on) if trained_on else None
-    with tflite_file.source(model, about) as source:
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(tflite_file.source(model, about))
+        if "int8" in kinds:
+            calibration = _pixels(model, trained_on)
+            with bias_correction.corrected(model.net, calibration):
+                integer = stack.enter_context(tflite_file.source(model, about))
         for kind in kinds:
             name, more = f"tflite_{kind}", {}
             logging.info("export: %s", name)
             if kind == "int8":
                 chosen = quantization.choose(
-                    lambda kind: tflite_file.convert(source, kind, calibration),
+                    lambda kind: tflite_file.convert(
+                        integer if kind in tflite_file.INTEGER else source, kind, calibration
+                    ),
                     lambda content: tflite_file.answers(content, material.measured)["probabilities"],
                     probabilities=material.probabilities,
                     labels=material.labels,

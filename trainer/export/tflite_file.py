@@ -23,6 +23,11 @@ from trainer.export import networks
 from trainer.export.about import About
 from trainer.export.parity import Observed
 
+# The kinds that compute without floats, and their kernels.
+INTEGER = {
+    "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+    "int16": tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+}
 _WATCHED = 8  # images whose scaling is looked at: that takes an interpreter without its fast kernels
 _IDENTIFIER = b"TFL3"
 _BETWEEN = ("PAD", "QUANTIZE", "DEQUANTIZE")  # what may stand between scaling and the first convolution
@@ -67,7 +72,7 @@ def convert(source: Source, kind: str, calibration: npt.NDArray[np.uint8] | None
         float32 levels, 0 to 255, since no kernel takes uint8.
       calibration: uint8 [n, image_size, image_size, 3], whose activations give the ranges for the last two.
     """
-    integer = kind in _INTEGER_KERNELS
+    integer = kind in INTEGER
     converter = tf.lite.TFLiteConverter.from_saved_model(
         source.folder, signature_keys=["levels" if integer else "pixels"]
     )
@@ -79,7 +84,7 @@ def convert(source: Source, kind: str, calibration: npt.NDArray[np.uint8] | None
         assert calibration is not None
         levels = calibration
         converter.representative_dataset = lambda: ({"images": image[None].astype(np.float32)} for image in levels)
-        converter.target_spec.supported_ops = [_INTEGER_KERNELS[kind]]
+        converter.target_spec.supported_ops = [INTEGER[kind]]
     if kind == "int8":
         converter.inference_input_type = tf.uint8
     with _without_notes():
@@ -182,7 +187,3 @@ def _threads() -> int:
 
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
-_INTEGER_KERNELS = {
-    "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
-    "int16": tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
-}
