@@ -6,7 +6,8 @@ Command:  python -m trainer train --config=configs/leaves_mobilenetv2.py --data=
 Hardware: two CPU cores, no accelerator
 Time:     1 min 56 s to train
 Result:   97.75 % on the 89 test photos (2 wrong), 97.75 % on validation, with look-alikes on one side of every split;
-          of the 937 files 897 are written, 38 are copies and 2 are the same photo under two classes
+          of the 937 files 897 are written, 38 are copies and 2 are the same photo under two classes;
+          over five splits and seeds 97.3 % ± 2.8: 98.88, 98.88, 100, 94.38 and 94.19 %
 """
 
 from configs.schema import Config, Input, Loss, Model, Optimizer, Phase
