@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import re
 import signal
 import socket
@@ -33,9 +34,13 @@ print(*rendezvous.meet(cluster.Worker(int(sys.argv[1]), int(sys.argv[2]), sys.ar
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A free one with free ones behind it, below those that any process on this host may get for a connection."""
+    for first in random.SystemRandom().sample(range(10_000, 32_000), 100):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as kept:
+            for port in range(first, first + 4):
+                kept.enter_context(socket.create_server(("", port)))
+            return first
+    raise AssertionError("no four ports in a row are free")
 
 
 @pytest.fixture
