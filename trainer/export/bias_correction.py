@@ -23,9 +23,7 @@ import tensorflow as tf
 from trainer import backbones
 
 _IMAGES = 64  # each gives a mean as many values as a layer has positions; they pass at once
-_LEVELS = (
-    127  # on either side of 0: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
-)
+_LEVELS = 127  # on either side of 0: https://ai.google.dev/edge/litert/models/quantization_spec
 
 
 @contextlib.contextmanager
