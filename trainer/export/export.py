@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -33,6 +32,9 @@ from trainer.export import formats as formats_lib
 from trainer.export.about import About
 from trainer.export.gate import BATCH
 from trainer.export.parity import Observed, Report
+
+if TYPE_CHECKING:
+    from trainer.export import tflite_file
 
 GOLDEN = 64  # images that every format is compared on: of most datasets some of every class
 INT8_BUDGET = 0.5  # points of accuracy: below what two trainings of one recipe differ by
@@ -212,25 +214,12 @@ def _tflite(
     from trainer.export import tflite_file  # of the extra `export`
 
     reports = {}
-    with contextlib.ExitStack() as stack:
-        source = stack.enter_context(tflite_file.source(model, about))
-        if "int8" in kinds:
-            calibration = _pixels(model, trained_on)
-            with bias_correction.corrected(model.net, calibration):
-                integer = stack.enter_context(tflite_file.source(model, about))
+    with tflite_file.source(model, about) as source:
         for kind in kinds:
             name, more = f"tflite_{kind}", {}
             logging.info("export: %s", name)
             if kind == "int8":
-                chosen = quantization.choose(
-                    lambda kind: tflite_file.convert(
-                        integer if kind in tflite_file.INTEGER else source, kind, calibration
-                    ),
-                    lambda content: tflite_file.answers(content, material.measured)["probabilities"],
-                    probabilities=material.probabilities,
-                    labels=material.labels,
-                    budget=material.budget,
-                )
+                chosen = _quantized(source, model, about, material, trained_on)
                 kind, content = chosen.kind, chosen.content
                 more = {"kind": kind, "tried": list(chosen.tried), "note": chosen.note}
             else:
@@ -240,6 +229,27 @@ def _tflite(
             storage.write_bytes(os.path.join(folder, file), content)
             reports[name] = {"file": file, **report.to_json(), **more}
     return reports
+
+
+def _quantized(
+    source: tflite_file.Source,
+    model: classifier.Classifier,
+    about: About,
+    material: _Material,
+    trained_on: Sequence[records.Record],
+) -> quantization.Chosen:
+    """int8, or what it gives way to; kinds without floats are made of weights that are corrected for rounding."""
+    from trainer.export import tflite_file
+
+    calibration = _pixels(model, trained_on)
+    with bias_correction.corrected(model.net, calibration), tflite_file.source(model, about) as corrected:
+        return quantization.choose(
+            lambda kind: tflite_file.convert(corrected if kind in tflite_file.INTEGER else source, kind, calibration),
+            lambda content: tflite_file.answers(content, material.measured)["probabilities"],
+            probabilities=material.probabilities,
+            labels=material.labels,
+            budget=material.budget,
+        )
 
 
 def _check(name: str, model: classifier.Classifier, material: _Material, found: Observed) -> Report:

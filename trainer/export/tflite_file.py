@@ -67,6 +67,7 @@ def convert(source: Source, kind: str, calibration: npt.NDArray[np.uint8] | None
     It is of `images` uint8 [1, image_size, image_size, 3] -> `logits`, `probabilities`, float32 [1, classes].
 
     Args:
+      source: for kinds in `INTEGER` of a model in `bias_correction.corrected`, or rounding costs more than it need.
       kind: `float32`; `float16`, weights of 16 bits; `dynamic`, weights of 8 bits, and activations where a kernel has
         a use for that; `int8`, all of 8 bits; `int16`, weights of 8 bits and activations of 16, where `images` are
         float32 levels, 0 to 255, since no kernel takes uint8.

@@ -13,7 +13,8 @@ from pipeline import decode
 from tests.trainer.export import tiny
 from trainer import backbones
 from trainer.classifier import Classifier
-from trainer.export import bias_correction
+from trainer.export import about as about_lib
+from trainer.export import bias_correction, export
 
 SIDE = 96
 IMAGES = np.random.default_rng(0).integers(0, 256, [40, tiny.IMAGE_SIZE, tiny.IMAGE_SIZE, 3]).astype(np.uint8)
@@ -79,3 +80,25 @@ def test_features_of_mobilenetv2_come_nearer_to_those_of_floats(shared: pathlib.
         return float(tf.norm(found - floats) / tf.norm(floats))
 
     assert apart(with_biases) < 0.7 * apart(rounded)
+
+
+def test_an_export_of_integers_is_of_corrected_weights_and_one_of_floats_is_not(model: Classifier) -> None:
+    tflite_file = pytest.importorskip("trainer.export.tflite_file", reason="needs ai-edge-litert, of the extra export")
+    photos, about = tiny.photos(), about_lib.describe(model, "tiny")
+    images = export._pixels(model, photos)
+    labels = np.array([photo.label for photo in photos])
+    probabilities = np.asarray(model.probabilities(images))
+
+    def logits(content: bytes) -> np.ndarray:
+        return np.asarray(tflite_file.answers(content, images)["logits"])
+
+    with tflite_file.source(model, about) as plain:
+        with bias_correction.corrected(model.net, images), tflite_file.source(model, about) as corrected:
+            integer = logits(tflite_file.convert(corrected, "int8", images))
+        assert (logits(tflite_file.convert(plain, "int8", images)) != integer).any()
+        floats = logits(tflite_file.convert(plain, "float16"))
+        for budget, kind, expected in ((100.0, "int8", integer), (-101.0, "float16", floats)):
+            material = export._Material(None, images, labels, probabilities, budget)
+            chosen = export._quantized(plain, model, about, material, photos)
+            assert chosen.kind == kind
+            np.testing.assert_array_equal(logits(chosen.content), expected)
