@@ -7,6 +7,8 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import shutil
+from typing import Any
 
 import keras
 import numpy as np
@@ -109,6 +111,22 @@ def test_a_version_is_published_once_and_a_broken_one_never(
     assert command.run(["export", f"--workdir={workdir}", "--formats=saved_model", "--examples=12"]) == 1
     assert "saved_model: the stage 'decode' is the first that is not the trainer's" in capsys.readouterr().err
     assert os.listdir(pathlib.Path(workdir, "exports")) == ["1"]
+
+
+@pytest.mark.parametrize(("budget", "judged"), [(5.0, 20), (10.0, 12), (0.0, 12), (1.0, 24)])
+def test_int8_is_judged_on_as_many_images_as_its_budget_needs(
+    workdir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, budget: float, judged: int
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(formats, "check", tuple)  # whatever is installed
+    monkeypatch.setattr(export, "_tflite", lambda folder, model, about, material, *rest: seen.append(material) or {})
+    copy = shutil.copytree(workdir, tmp_path / "run", ignore=shutil.ignore_patterns("exports"))
+    made = export.export(workdir=str(copy), formats=("saved_model", "tflite_int8"), int8_budget=budget)
+    (material,) = seen
+    assert len(material.labels) == len(material.measured) == len(material.probabilities) == judged
+    model = classifier.load(workdir)
+    np.testing.assert_allclose(material.probabilities, model.probabilities(material.measured), atol=1e-5)
+    assert made.card["reference"]["examples"] == 12  # of which only held-out ones say what is usual
 
 
 def test_confidences_that_were_not_calibrated_are_said_to_be_so() -> None:
