@@ -20,12 +20,15 @@ _SCRATCH = ".partial-"
 _CLAIM = ".claimed"
 
 
+def complete(workdir: str) -> list[int]:
+    """Numbers of the complete exports, the oldest first."""
+    return [n for n in _numbers(workdir) if storage.exists(storage.join(workdir, FOLDER, str(n), CARD_FILE))]
+
+
 def newest(workdir: str) -> dict[str, Any] | None:
     """The card of the newest complete export, None where there is none."""
-    for number in reversed(_numbers(workdir)):
-        if storage.exists(storage.join(workdir, FOLDER, str(number), CARD_FILE)):
-            return read(workdir, number)
-    return None
+    numbers = complete(workdir)
+    return read(workdir, numbers[-1]) if numbers else None
 
 
 def read(workdir: str, number: int) -> dict[str, Any]:

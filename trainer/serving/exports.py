@@ -1,4 +1,4 @@
-"""A working directory in; its complete exports, and what each says of itself, out."""
+"""A working directory in; what each of its complete exports says of itself out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 
 from pipeline import images, storage
 from pipeline.errors import InputError
+from trainer.export.publish import CARD_FILE, FOLDER, complete
 
-FOLDER = "exports"
-CARD_FILE = "export.json"  # written last: without it an export is not there yet
 FORMAT = 1
 
 _MODEL_FILES = ("saved_model.pb", "variables/", "assets/")  # what is loaded; .tflite and others beside it are not
@@ -34,18 +33,9 @@ class Card:
     reference: Mapping[str, Any] | None  # of `trainer.serving.drift`
 
 
-def versions(workdir: str) -> list[int]:
-    """Numbers of the complete exports, the oldest first."""
-    root = storage.join(workdir, FOLDER)
-    if not storage.is_directory(root):
-        return []
-    numbers = sorted(int(name) for name, is_folder in storage.children(root) if is_folder and name.isdecimal())
-    return [number for number in numbers if storage.exists(storage.join(root, str(number), CARD_FILE))]
-
-
 def require(workdir: str) -> None:
     """Raises InputError where there is no complete export."""
-    if not versions(workdir):
+    if not complete(workdir):
         raise InputError(
             f"{storage.join(workdir, FOLDER)} has no complete export: run `python -m trainer export` first"
         )

@@ -1,0 +1,37 @@
+"""What a service does before anybody asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+import weakref
+from typing import Any
+
+import pytest
+
+from trainer.serving import limits, measures, model, service
+
+
+def test_a_second_model_has_had_its_place_beside_the_first_before_it_is_ready(
+    workdir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = service.Service(str(workdir), limits=limits.Limits(), measures=measures.Measures())
+    loaded: list[weakref.ref[model.Model]] = []
+    load = model.load
+
+    def noted(*arguments: Any, **keywords: Any) -> model.Model:
+        assert not started.ready
+        assert all(reference() for reference in loaded)
+        made = load(*arguments, **keywords)
+        loaded.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(model, "load", noted)
+    try:
+        asyncio.run(started.refresh())
+        assert started.ready
+        assert [reference() is not None for reference in loaded] == [True, False]
+        asyncio.run(started.refresh())
+        assert len(loaded) == 2
+    finally:
+        started.close()
