@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -151,11 +150,11 @@ def _write(
 
 
 def _fill(measured: int, budget: float) -> int:
-    """How many training examples int8 is judged on besides, where held-out ones are few.
+    """How many training examples int8 is judged on besides, where held-out ones are too few to see its budget in.
 
-    At the default of 0.5 points, one wrong answer of fewer than 200 is over the budget, whatever the format is like.
+    At the default of 0.5 points, one wrong answer of fewer than 200 is over it, whatever the format is like.
     """
-    return max(0, math.ceil(100 / budget) - measured) if budget > 0 else 0
+    return _MEASURED - measured if 0 < budget * measured < 100 else 0
 
 
 def summary(made: Exported) -> list[str]:

@@ -113,8 +113,8 @@ def test_a_version_is_published_once_and_a_broken_one_never(
     assert os.listdir(pathlib.Path(workdir, "exports")) == ["1"]
 
 
-@pytest.mark.parametrize(("budget", "judged"), [(5.0, 20), (10.0, 12), (0.0, 12), (1.0, 24)])
-def test_int8_is_judged_on_as_many_images_as_its_budget_needs(
+@pytest.mark.parametrize(("budget", "judged"), [(0.5, 24), (8.0, 24), (9.0, 12), (0.0, 12)])
+def test_int8_is_judged_on_training_images_too_where_held_out_ones_cannot_show_its_budget(
     workdir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, budget: float, judged: int
 ) -> None:
     seen: list[Any] = []
