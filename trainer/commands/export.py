@@ -22,7 +22,12 @@ def run(argv: Sequence[str]) -> int:
         flag_values=values,
     )
     flags.DEFINE_float(
-        "int8_budget", 0.5, "Points of validation accuracy that tflite_int8 may lose.", 0, 100, flag_values=values
+        "int8_budget",
+        0.5,
+        "Points of accuracy that tflite_int8 may lose; of few validation images and training images together.",
+        0,
+        100,
+        flag_values=values,
     )
     flags.DEFINE_integer("examples", 64, "Validation images to compare every format on.", 1, flag_values=values)
     flags.DEFINE_string("data", None, "The dataset, where it is no longer where the run had it.", flag_values=values)
