@@ -127,8 +127,8 @@ class Service:
     def _rehearse(self, version: int) -> None:
         """Loads an export beside the one that is there and lets go of it, as the first newer one will make it do.
 
-        A machine without the memory for two then fails while it starts, and not the night a newer one comes; and of what
-        a process grows by at its first swap, half has been taken before anybody counts on it.
+        A machine without the memory for two then fails while it starts, and not the night a newer one comes; and half
+        of what a process grows by at its first swap is taken before anybody counts on less.
         """
         self._load(version)
         _give_back_memory()
