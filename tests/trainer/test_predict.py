@@ -227,7 +227,7 @@ def test_the_command_says_the_same_in_every_way(
 
 
 def test_a_reader_that_leaves_ends_it_quietly(
-    workdir: str, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    workdir: str, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reading, writing = os.pipe()
     with open(writing, "w") as pipe:
@@ -236,4 +236,4 @@ def test_a_reader_that_leaves_ends_it_quietly(
         started = time.monotonic()
         assert command.run(["predict", f"--workdir={workdir}", "--batch=1", str(folder)]) == 141
     assert time.monotonic() - started < 60
-    assert capfd.readouterr().err == ""
+    assert capsys.readouterr().err == ""
