@@ -51,7 +51,8 @@ def test_a_signal_is_noted_and_the_handlers_come_back(
         signal.raise_signal(number)
         assert signals.received
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
-    assert capfd.readouterr().err == f"{number.name}: ending soon, with a checkpoint\n"
+    said = capfd.readouterr().err.splitlines()  # TensorFlow's threads of earlier tests may write between
+    assert said.count(f"{number.name}: ending soon, with a checkpoint") == 1
 
 
 def test_only_a_second_interrupt_ends_at_once() -> None:
