@@ -16,7 +16,6 @@ class Kind(NamedTuple):
     spread: (
         float  # of the classes' recalls: 1 puts the best at almost no mistakes, and the worst as far on the other side
     )
-    accuracy: float  # the mean recall
     examples: int
     group: int  # mean size; geometrically distributed
     correlation: float  # of two answers in one group
@@ -29,12 +28,13 @@ class Sample(NamedTuple):
 
 
 class Population:
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, accuracy: float) -> None:
+        """`accuracy` is the mean recall."""
         rng = np.random.default_rng(1)
         places = np.linspace(0, 1, kind.classes)
         self.kind = kind
         self.prior = kind.imbalance**-places / np.sum(kind.imbalance**-places)
-        self.recall = kind.accuracy + 0.98 * kind.spread * (1 - kind.accuracy) * (2 * places - 1)
+        self.recall = accuracy + 0.98 * kind.spread * (1 - accuracy) * (2 * places - 1)
         wrong = rng.dirichlet(np.full(kind.classes, 0.5), size=kind.classes)
         np.fill_diagonal(wrong, 0)
         self.wrong = wrong / wrong.sum(axis=1, keepdims=True)  # what is answered instead
@@ -63,11 +63,20 @@ class Population:
         return Sample(labels, np.where(right, labels, wrong), [str(number) for number in of_group])
 
 
-def coverage(kind: Kind, *, samples: int, seed: int, resamples: int = 400) -> list[float]:
-    """How many of the samples' intervals held the truth: of accuracy, balanced accuracy and macro F1."""
-    population, rng = Population(kind), np.random.default_rng(seed)
-    truth, held = population.truth(), np.zeros(3)
+def coverage(
+    kind: Kind, accuracies: tuple[float, float], *, samples: int, seed: int, resamples: int = 400
+) -> list[float]:
+    """How many of the samples' intervals held the truth: of accuracy, balanced accuracy and macro F1.
+
+    Args:
+      accuracies: between which each sample's population has its own. At a single one coverage also tells how the few
+        possible numbers of mistakes happen to lie around it (https://doi.org/10.1214/ss/1009213286), so it is averaged
+        over many, as by Newcombe (https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<857::AID-SIM777>3.0.CO;2-E).
+    """
+    rng, held = np.random.default_rng(seed), np.zeros(3)
     for _ in range(samples):
+        population = Population(kind, rng.uniform(*accuracies))
+        truth = population.truth()
         labels, answers, groups = population.sample(rng)
         found = intervals.bootstrap(
             labels,
@@ -83,7 +92,9 @@ def coverage(kind: Kind, *, samples: int, seed: int, resamples: int = 400) -> li
     return (held / samples).tolist()
 
 
-def coverage_of_difference(kind: Kind, *, better: float, agreeing: float, samples: int, seed: int) -> float:
+def coverage_of_difference(
+    kind: Kind, accuracy: float, *, better: float, agreeing: float, samples: int, seed: int
+) -> float:
     """The same for the difference of two models on one sample.
 
     Args:
@@ -91,7 +102,7 @@ def coverage_of_difference(kind: Kind, *, better: float, agreeing: float, sample
       agreeing: the share of examples to which it gives the one's answer whatever that is; elsewhere it is right with
         the chance that makes up the difference, and as much correlated in groups as the one.
     """
-    population, rng = Population(kind), np.random.default_rng(seed)
+    population, rng = Population(kind, accuracy), np.random.default_rng(seed)
     mean = population.truth()[0] + better / (1 - agreeing)
     held = 0
     for _ in range(samples):

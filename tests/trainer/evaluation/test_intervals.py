@@ -20,40 +20,43 @@ ALONE, FRAMES = (1, 0.0), (4, 0.6)  # mean size of a group, correlation in it
 @pytest.mark.parametrize("groups", [ALONE, FRAMES])
 def test_intervals_hold_the_truth(accuracy: float, groups: tuple[int, float]) -> None:
     """Of 200 samples, 3 standard errors are 4.6 %; the bootstrap's percentiles come to 50 to 90 % here."""
-    kind = Kind(4, 1.0, 0.0, accuracy, 150, *groups)
-    assert min(simulation.coverage(kind, samples=200, seed=0, resamples=200)) > 0.904
+    kind = Kind(4, 1.0, 0.0, 150, *groups)
+    assert min(simulation.coverage(kind, (accuracy, accuracy), samples=200, seed=0, resamples=200)) > 0.904
 
 
 @pytest.mark.soak
-def test_intervals_hold_the_truth_in_about_95_per_cent(capsys: pytest.CaptureFixture[str]) -> None:
-    """Those of accuracy: in 93 to 97 % where examples are independent, in 93 to 99 % where they come in groups.
+def test_intervals_hold_the_truth_in_93_to_97_per_cent(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of accuracy, for independent examples and for groups of any correlation, averaged over true accuracies.
 
-    Few groups don't show whether they are correlated, and what isn't is then taken for it. The other measures are
-    printed only: with ten classes and 25 groups, macro F1 is held in 88 to 97 %.
+    At 0.98 alone, where samples have a handful of mistakes and whole groups of them, it is somewhat off. The other
+    measures are printed only.
     """
-    lines, of_accuracy = [], {}
+    lines: list[str] = []
+    of_accuracy, nearly_perfect = {}, {}
     mixes = ((4, 1.0, 0.0), (10, 1.0, 1.0), (10, 20.0, 0.8))
-    sizes, groups = (100, 300, 1000), (ALONE, (4, 0.0), FRAMES)
-    for number, (mix, accuracy, n, group) in enumerate(itertools.product(mixes, (0.7, 0.9, 0.98), sizes, groups)):
-        kind = Kind(*mix, accuracy, n, *group)
-        found = simulation.coverage(kind, samples=600, seed=number, resamples=300)
-        of_accuracy[kind] = found[0]
-        lines.append(" ".join([f"{value:>5}" for value in kind] + [f"{100 * share:6.1f}" for share in found]))
+    sizes, groups = (100, 300, 1000), (ALONE, (4, 0.0), (4, 0.3), FRAMES, (4, 0.9))
+    for number, (mix, n, group) in enumerate(itertools.product(mixes, sizes, groups)):
+        kind = Kind(*mix, n, *group)
+        for accuracies, samples, held in (((0.7, 0.99), 2000, of_accuracy), ((0.98, 0.98), 1000, nearly_perfect)):
+            found = simulation.coverage(kind, accuracies, samples=samples, seed=number, resamples=300)
+            held[kind] = found[0]
+            lines.append(
+                " ".join([f"{value:>5}" for value in (*kind, *accuracies)] + [f"{100 * x:6.1f}" for x in found])
+            )
     with capsys.disabled():
-        names = ("classes", "imbalance", "spread", "accuracy", "n", "group", "correlation")
+        names = ("classes", "imbalance", "spread", "n", "group", "correlation", "accuracy from", "to")
         print("\n" + " ".join(names), "-> % held of accuracy, balanced accuracy, macro F1", *lines, sep="\n")
-    noise = 3 * np.sqrt(0.95 * 0.05 / 600)
     for kind, share in of_accuracy.items():
-        assert share > 0.93 - noise, kind
-        assert share < (0.97 + noise if kind.group == 1 else 0.99 + noise / 2), kind
-    assert 0.94 < np.mean(list(of_accuracy.values())) < 0.97
+        assert 0.93 < share < 0.97, kind
+        assert 0.90 < nearly_perfect[kind] < 0.995, kind
+    assert 0.945 < np.mean(list(of_accuracy.values())) < 0.955
 
 
 @pytest.mark.parametrize(("better", "agreeing"), [(0.0, 0.9), (0.02, 0.8)])
 @pytest.mark.parametrize("groups", [ALONE, FRAMES])
 def test_intervals_of_a_difference_hold_it(better: float, agreeing: float, groups: tuple[int, float]) -> None:
-    kind = Kind(4, 1.0, 0.0, 0.85, 200, *groups)
-    held = simulation.coverage_of_difference(kind, better=better, agreeing=agreeing, samples=200, seed=1)
+    kind = Kind(4, 1.0, 0.0, 200, *groups)
+    held = simulation.coverage_of_difference(kind, 0.85, better=better, agreeing=agreeing, samples=200, seed=1)
     assert held > 0.904
 
 
