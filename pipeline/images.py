@@ -20,8 +20,8 @@ from pipeline.errors import InputError
 from pipeline.formats import MAX_PIXELS, REASONS, ImageError
 
 __all__ = [
-    "JPEG_QUALITY", "MAX_PIXELS", "PREVIEW_SIDE", "REASONS", "ImageError", "Inspected", "StandardImage", "Storing",
-    "inspect", "standardize", "thumbnail",
+    "DECODING_GAP", "JPEG_QUALITY", "MAX_PIXELS", "PREVIEW_SIDE", "REASONS", "ImageError", "Inspected", "StandardImage",
+    "Storing", "inspect", "standardize", "thumbnail",
 ]  # fmt: skip
 
 # Re-encoding happens only where bytes cannot be kept; at 95 with full colour the loss is below what the eye sees.
@@ -38,7 +38,7 @@ _SUBSAMPLING = {"4:4:4": 0, "4:2:0": 2}
 _FILTER = Image.Resampling.BICUBIC
 # JPEG is decoded to at least twice the size. Against scaling a full decode, two photos at five sizes then came out with
 # 45 dB and more, with once the size 33.5; 12 million pixels to 256 took 28 ms, with once the size 20, with thrice 51.
-_DECODING_GAP = 2
+DECODING_GAP = 2
 # Other formats are averaged down to 3 times the size by whole boxes first: 53 dB, where twice gives 46.
 _REDUCING_GAP = 3.0
 # What undoes each EXIF orientation: CIPA DC-008 section 4.6.4.
@@ -194,7 +194,7 @@ def _decode(source: bytes, storing: Storing, *, preview: bool) -> _Decoded:
         and colors.is_srgb(_profile(opened))
     )
     if opened.scalable:
-        box = opened.load(PREVIEW_SIDE if preview or kept else _DECODING_GAP * storing.shorter_side)
+        box = opened.load(PREVIEW_SIDE if preview or kept else DECODING_GAP * storing.shorter_side)
     return _Decoded(opened, size, orientation, box, kept)
 
 

@@ -5,6 +5,8 @@ Beside `trainer.classifier.prepare`, which is exact: this reads JPEG and PNG onl
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -13,18 +15,20 @@ from pipeline import decode, formats, images
 from trainer.export import exif
 
 # Raised when the same bytes come to give other pixels.
-VERSION = 1
+VERSION = 2
 NOT_IN_THE_GRAPH = (
     "formats other than JPEG and PNG: refused",
     "ICC profiles: colours count as sRGB",
     "the orientation of a PNG: taken as upright",
-    "the scaling of preparation by Pillow, where an image is larger than `shorter_side`: nearly the same pixels",
+    "the scaling of preparation by Pillow, where an image is larger than `shorter_side`: the same up to rounding, save "
+    "for a PNG of more than six times that, which Pillow averages down first",
 )
 
 _SIGNATURES = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 # Where a PNG has width and height, of four bytes each, bits per sample and kind: https://www.w3.org/TR/png-3/#11IHDR
 _PNG_SIDES, _PNG_DEPTH, _PNG_KIND = 16, 24, 25
 _PNG_GRAY = 0
+_JPEG_RATIOS = (1, 2, 4, 8)  # by which libjpeg and all that use it decode to fewer pixels
 
 
 class Prepared(NamedTuple):
@@ -62,12 +66,27 @@ def prepare(encoded: tf.Tensor, *, storing: images.Storing, image_size: int, cro
             ["image_bytes has too many pixels; height and width:", height, width],
         )
     with tf.control_dependencies([small]):
-        decoded = tf.cond(is_jpeg, lambda: decode.decode(encoded), lambda: _on_white(encoded))
-    orientation = exif.orientation(encoded)
-    upright = exif.upright(decoded, orientation)
+        encoded = tf.identity(encoded)
+
+    def whole() -> tf.Tensor:
+        return tf.cond(is_jpeg, lambda: decode.decode(encoded), lambda: _on_white(encoded))
+
+    decoded, orientation = whole(), exif.orientation(encoded)
+    upright = stored = exif.upright(decoded, orientation)
     # Preparation keeps the bytes of what is upright and in colour.
-    changed = is_jpeg & ((orientation > 1) | (channels < 3))
-    stored = _as_stored(upright, storing, is_jpeg=is_jpeg, changed=changed)
+    lossy = is_jpeg & ((orientation > 1) | (channels < 3))
+    if storing.shorter_side:
+        scaled = tf.minimum(height, width) > storing.shorter_side
+        smaller = [functools.partial(decode.decode, encoded, ratio=ratio) for ratio in _JPEG_RATIOS[1:]]
+
+        def scale() -> tf.Tensor:
+            shape = tf.stack([height, width])
+            pixels = _scaled([whole, *smaller], shape, storing.shorter_side, by_libjpeg=is_jpeg)
+            return exif.upright(pixels, orientation)
+
+        stored = tf.cond(scaled, scale, lambda: exif.upright(whole(), orientation))
+        lossy |= scaled & (is_jpeg | (not storing.lossless))
+    stored = tf.cond(lossy, lambda: _through_jpeg(stored, storing), lambda: stored)
     return Prepared(decoded, upright, decode.central_crop(stored, image_size=image_size, crop_fraction=crop_fraction))
 
 
@@ -94,22 +113,36 @@ def _on_white(encoded: tf.Tensor) -> tf.Tensor:
     return tf.cond(no_alpha, lambda: decode.decode(encoded), laid_on_white)
 
 
-def _as_stored(image: tf.Tensor, storing: images.Storing, *, is_jpeg: tf.Tensor, changed: tf.Tensor) -> tf.Tensor:
-    """What training would see of an upright image: scaled down and compressed, where preparation would have done so."""
-    scaled = tf.constant(False)
-    if storing.shorter_side:
-        shape = tf.shape(image)[:2]
-        shorter = tf.reduce_min(shape)
-        scaled = shorter > storing.shorter_side
+def _scaled(
+    by_ratio: list[Callable[[], tf.Tensor]], shape: tf.Tensor, shorter_side: int, *, by_libjpeg: tf.Tensor
+) -> tf.Tensor:
+    """An image as `images.standardize` scales it, before it is turned: by Pillow's steps, each rounded as there.
 
-        def scale() -> tf.Tensor:
-            size = (shape * storing.shorter_side + shorter // 2) // shorter
-            pixels = tf.image.resize(image, size, tf.image.ResizeMethod.BICUBIC, antialias=True)
-            return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
+    Left out, the rounding between the two directions alone changes half of the values.
 
-        image = tf.cond(scaled, scale, lambda: image)
-    lossy = changed | (scaled & (is_jpeg | (not storing.lossless)))
-    return tf.cond(lossy, lambda: _through_jpeg(image, storing), lambda: image)
+    Args:
+      by_ratio: its pixels, decoded to so many times fewer on each side as `_JPEG_RATIOS` has it.
+      shape: int32 [2], height and width in the file, the shorter of them longer than `shorter_side`.
+      by_libjpeg: whether there are others than the first.
+    """
+    shorter = tf.reduce_min(shape)
+    size = (shape * shorter_side + shorter // 2) // shorter
+    reached = shorter // (images.DECODING_GAP * shorter_side) >= tf.constant(_JPEG_RATIOS)
+    index = tf.where(by_libjpeg, tf.maximum(tf.reduce_sum(tf.cast(reached, tf.int32)) - 1, 0), 0)
+    pixels = tf.switch_case(index, by_ratio)
+    # What the ratio does not divide leaves a fraction of a pixel over at the end.
+    covered = tf.cast(shape, tf.float32) / tf.cast(tf.gather(_JPEG_RATIOS, index), tf.float32)
+    factors = tf.cast(size, tf.float32) / covered
+    across = _resampled(pixels, tf.stack([tf.shape(pixels)[0], size[1]]), tf.stack([1.0, factors[1]]))
+    return _resampled(across, size, tf.stack([factors[0], 1.0]))
+
+
+def _resampled(pixels: tf.Tensor, size: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
+    """uint8 to uint8, by Pillow's bicubic kernel (Keys, a = -0.5), which widens with what it shrinks."""
+    resampled = tf.raw_ops.ScaleAndTranslate(
+        images=pixels[None], size=size, scale=factors, translation=tf.zeros([2]), kernel_type="keyscubic"
+    )
+    return tf.cast(tf.clip_by_value(tf.floor(resampled[0] + 0.5), 0, 255), tf.uint8)
 
 
 def _through_jpeg(image: tf.Tensor, storing: images.Storing) -> tf.Tensor:

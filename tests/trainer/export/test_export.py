@@ -83,7 +83,7 @@ def test_a_version_is_published_once_and_a_broken_one_never(
     }
     assert card["fingerprint"] == trained.fingerprint == trained.run.fingerprint
     assert card["preprocessing"] == {
-        "version": 1,
+        "version": preparation.VERSION,
         "image_size": 32,
         "crop_fraction": 0.875,
         "storing": tiny.STORING,

@@ -102,8 +102,8 @@ def another_crop(crop: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     return lambda image, *, image_size, crop_fraction: crop(image, image_size=image_size, crop_fraction=1.0)
 
 
-def swapped(decoder: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
-    return lambda encoded: decoder(encoded)[..., ::-1]
+def swapped(decoder: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    return lambda encoded, **how: decoder(encoded, **how)[..., ::-1]
 
 
 @pytest.mark.parametrize(
