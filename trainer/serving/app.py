@@ -93,6 +93,8 @@ class App:
             self._reader.release(content)
 
     def _refused(self, refusal: limits.Refusal, *, last: bool = False) -> Response:
+        # Its frames hold the body and all that was read of it, in a cycle that Python may not look at for a long time.
+        refusal.__traceback__ = refusal.__context__ = refusal.__cause__ = None
         self._measures.refused(refusal.reason)
         retry = {} if refusal.retry_after_s is None else {"Retry-After": str(refusal.retry_after_s)}
         response = body.LastResponse if last else JSONResponse
@@ -113,7 +115,8 @@ class App:
             rows = await self._service.predict(served, await self._service.prepare(served, sources))
             outputs = _labelled(rows, card.classes)
         else:
-            images = rest.integers(call.inputs["images"], "images", (card.image_size, card.image_size, 3), 0, 255)
+            shape = (card.image_size, card.image_size, 3)
+            images = await asyncio.to_thread(rest.integers, call.inputs["images"], "images", shape, 0, 255)
             outputs = await self._of_pixels(served, call, images.astype(np.uint8))
         return JSONResponse(rest.answer(call, outputs), headers=_HEADERS)
 
@@ -121,8 +124,7 @@ class App:
         if call.signature == "heatmap":
             index = rest.integers(call.inputs["class_index"], "class_index", (), 0, len(served.model.card.classes) - 1)
             return {"heatmap": (await self._service.call(served.model.heatmaps, images, index)).tolist()}
-        side = served.model.card.image_size
-        rows = await self._service.predict(served, [preparing.Prepared(pixels, (side, side)) for pixels in images])
+        rows = await self._service.predict(served, [preparing.Prepared(pixels, None) for pixels in images])
         return {name: [getattr(row, name).tolist() for row in rows] for name in model.Row._fields}
 
     async def _about(self, request: Request, content: bytes) -> Response:

@@ -120,7 +120,8 @@ def compare(
     the careful side this far out. Classes: Fisher's exact test of each one's share among the predicted.
 
     Args:
-      values: from `measure`, of the window's examples.
+      values: from `measure`, of the window's examples; NaN where a feature isn't known of one. A feature that is known
+        of fewer than `EVERY`, where others are of more, gives no alarm.
       predicted: int64 [n], the likeliest class of each.
     """
     names = [name for name in usual["features"] if name in values]
@@ -128,7 +129,10 @@ def compare(
     findings = []
     for name in names:
         before = np.asarray(usual["features"][name])
-        new = np.asarray([float(f"{value:.{_DIGITS}g}") for value in values[name]])  # ties stay ties
+        new = np.asarray(_short(values[name][~np.isnan(values[name])]))  # ties stay ties
+        if len(new) < min(EVERY, len(values[name])):
+            findings.append(Finding(name, 1.0, 0.0, False))
+            continue
         test = stats.mannwhitneyu(new, before, method="asymptotic")
         p_value = 1.0 if np.isnan(test.pvalue) else float(test.pvalue)  # all values are one and the same
         effect = float(test.statistic) / (len(new) * len(before)) - 0.5

@@ -31,6 +31,11 @@ class Limits:
             value = getattr(self, field.name)
             if value < 0 or (value == 0 and field.name != "max_delay_s"):
                 raise InputError(f"{field.name} is {value}: expected more than 0")
+        if self.max_buffered_bytes < self.max_request_bytes:
+            raise InputError(
+                f"max_request_bytes is {self.max_request_bytes}, max_buffered_bytes {self.max_buffered_bytes}: a "
+                "request of that many would always be refused; lower the first"
+            )
         if self.max_waiting < self.max_instances:
             raise InputError(
                 f"max_waiting is {self.max_waiting}, max_instances {self.max_instances}: a request of that many "

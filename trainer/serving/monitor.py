@@ -30,20 +30,24 @@ class Monitor:
         self.findings: list[drift.Finding] = []
 
     def add(
-        self, images: npt.NDArray[np.uint8], rows: Sequence[model.Row], sizes: Sequence[tuple[int, int]]
+        self, images: npt.NDArray[np.uint8], rows: Sequence[model.Row], sizes: Sequence[tuple[int, int] | None]
     ) -> list[drift.Finding] | None:
-        """Returns what a look found where these images made one due."""
+        """Returns what a look found where these images made one due.
+
+        Args:
+          sizes: of the sources, None for what came without one.
+        """
         probabilities = np.stack([row.probabilities for row in rows])
-        values = drift.measure(
-            self._reference, images, probabilities, np.stack([row.embedding for row in rows]), np.asarray(sizes)
-        )
-        known = {seen.digest for seen in self._window}
+        embeddings = np.stack([row.embedding for row in rows])
+        known = np.array([size or (np.nan, np.nan) for size in sizes])
+        values = drift.measure(self._reference, images, probabilities, embeddings, known)
+        digests = {seen.digest for seen in self._window}
         looked = None
         for index, predicted in enumerate(probabilities.argmax(axis=1).tolist()):
             digest = hash(images[index].tobytes())
-            if digest in known:
+            if digest in digests:
                 continue
-            known.add(digest)
+            digests.add(digest)
             self._window.append(_Seen(digest, {name: float(v[index]) for name, v in values.items()}, predicted))
             self._new += 1
             if self._new == drift.EVERY:

@@ -23,7 +23,7 @@ from trainer.serving import exports, limits
 
 class Prepared(NamedTuple):
     pixels: npt.NDArray[np.uint8]  # [image_size, image_size, 3]
-    size: tuple[int, int]  # width and height of the source as it is stored
+    size: tuple[int, int] | None  # width and height of the source as it is stored, where there is one
 
 
 class Preparer:

@@ -85,7 +85,8 @@ def parse(body: bytes, inputs_of: Mapping[str, Sequence[str]], *, max_instances:
     signature = content.get("signature_name") or DEFAULT_SIGNATURE
     if not isinstance(signature, str) or signature not in inputs_of:
         served = ", ".join(inputs_of)
-        raise bad(f'Serving signature name: "{str(signature)[:100]}" not found in signature def; served are {served}')
+        asked = json.dumps(str(signature)[:100])  # in ASCII: JSON may hold halves of characters, which no text can
+        raise bad(f"Serving signature name: {asked} not found in signature def; served are {served}")
     if ("instances" in content) == ("inputs" in content):
         raise bad("expected one of 'instances' (rows) and 'inputs' (columns)")
     columns = "inputs" in content
@@ -144,15 +145,18 @@ def binary(values: Sequence[Any]) -> list[bytes]:
 def integers(values: Sequence[Any], name: str, shape: tuple[int, ...], low: int, high: int) -> npt.NDArray[np.int64]:
     """Whole numbers in low..high, int64 [n, *shape]; raises Refusal."""
     expected = f"input {name!r}: expected whole numbers from {low} to {high} of shape {['n', *shape]}"
-    try:
-        found = np.asarray(values)
-    except ValueError as error:
-        raise bad(f"{expected}, got lists of different lengths") from error
-    if found.shape[1:] != shape:
-        raise bad(f"{expected}, got {['n', *found.shape[1:]]}")
-    if found.dtype != np.int64 or found.min() < low or found.max() > high:
-        raise bad(f"{expected}, got others")
-    return found
+    found = []
+    for value in values:  # one after the other, so that other threads come between
+        try:
+            one = np.asarray(value)
+        except ValueError as error:
+            raise bad(f"{expected}, got lists of different lengths") from error
+        if one.shape != shape:
+            raise bad(f"{expected}, got {['n', *one.shape]}")
+        if one.dtype != np.int64 or one.min() < low or one.max() > high:
+            raise bad(f"{expected}, got others")
+        found.append(one)
+    return np.stack(found)
 
 
 def answer(call: Call, outputs: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

@@ -106,6 +106,7 @@ class Service:
             )
 
     def close(self) -> None:
+        gc.unfreeze()
         self._preparer.close()
         for pool in (self._inference, self._loading, self._aside):
             pool.shutdown(wait=False, cancel_futures=True)
@@ -136,7 +137,9 @@ class Service:
     def _serve(self, loaded: model.Model) -> Served:
         watching = monitor.Monitor(loaded.card.reference, loaded.card.classes) if loaded.card.reference else None
 
-        def watch(images: npt.NDArray[np.uint8], rows: Sequence[model.Row], sizes: Sequence[tuple[int, int]]) -> None:
+        def watch(
+            images: npt.NDArray[np.uint8], rows: Sequence[model.Row], sizes: Sequence[tuple[int, int] | None]
+        ) -> None:
             if watching and (findings := watching.add(images, rows, sizes)):
                 self._measures.looked(findings)
 
@@ -157,8 +160,14 @@ class Service:
 
 
 def _give_back_memory() -> None:
-    """A model is a web of cycles, which Python frees late; and glibc keeps what it and loading another one took."""
+    """A model is a web of cycles, which Python frees late; and glibc keeps what it and loading another one took.
+
+    What is left stays until the next time, so that the collector need not look at it: walking TensorFlow's objects for
+    each million of numbers in a request stopped everybody for 3 s.
+    """
+    gc.unfreeze()
     gc.collect()
+    gc.freeze()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 

@@ -91,6 +91,18 @@ def test_p_values_are_those_of_a_second_implementation() -> None:
     assert found["class 0"].p_value == pytest.approx(min(1, 2 * min(tails)), rel=1e-6)
 
 
+def test_what_came_without_a_size_says_nothing_of_sizes() -> None:
+    images = tiny_export.pictures(np.random.default_rng(1), 90)
+    sizes = np.random.default_rng(2).integers(500, 600, [90, 2]).astype(float)
+    reference = drift.reference(images, *outputs(images), sizes)
+    small = sizes / 20
+    for known, alarm in ((0, False), (drift.EVERY - 1, False), (drift.EVERY, True)):
+        given = np.where(np.arange(90)[:, None] < known, small, np.nan)
+        values = drift.measure(reference, images, *outputs(images), given)
+        found = drift.compare(reference, values, np.zeros(90, np.int64))
+        assert [one.alarm for one in found if one.feature == "source_pixels"] == [alarm]
+
+
 def test_blur_swapped_channels_light_and_other_classes_are_flagged() -> None:
     reference = usual()
     random = np.random.default_rng(4)

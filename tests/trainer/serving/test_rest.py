@@ -70,6 +70,7 @@ def test_one_output_goes_without_its_name() -> None:
         ({"inputs": {"image_bytes": A}}, 400, "must be a list"),
         ({"instances": [A], "signature_name": "prepare"}, 400, '"prepare" not found in signature def'),
         ({"instances": [A], "signature_name": ["x"]}, 400, "not found in signature def"),
+        ({"instances": [A], "signature_name": "\ud800"}, 400, '"\\ud800" not found in signature def'),
         ({"inputs": {"images": [1], "class_index": [1, 2]}, "signature_name": "heatmap"}, 400, "as many in each"),
     ],
 )

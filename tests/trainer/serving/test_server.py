@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import contextlib
+import gc
 import io
 import json
 import pathlib
@@ -13,6 +14,7 @@ import socket
 import struct
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,6 +27,7 @@ from PIL import Image
 from tests.pipeline import pictures
 from tests.trainer.serving import tiny_export
 from tests.trainer.serving.conftest import Client
+from trainer.serving import rest as rest_lib
 
 PREDICT = "/v1/models/colours:predict"
 PATIENCE_S = 20
@@ -252,7 +255,7 @@ def test_more_than_it_can_do_is_refused_with_a_time_to_come_again(serve: Callabl
 
 
 def test_all_requests_together_hold_a_bounded_number_of_bytes(serve: Callable[..., Client]) -> None:
-    client = serve(max_buffered_bytes=150_000, answer_timeout_s=PATIENCE_S)
+    client = serve(max_request_bytes=150_000, max_buffered_bytes=150_000, answer_timeout_s=PATIENCE_S)
     body, headers = form(png((1, 2, 3)) + bytes(100_000))  # which decoders leave unread
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         with busy(client):
@@ -261,6 +264,33 @@ def test_all_requests_together_hold_a_bounded_number_of_bytes(serve: Callable[..
             assert client.ask("POST", "/classify", body, headers)[0] == 503
         assert first.result()[0] == 200
     assert client.ask("POST", "/classify", body, headers)[0] == 200
+
+
+def test_nothing_of_a_refused_request_stays_in_memory(
+    serve: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the collector never comes by: bodies are megabytes, and few objects."""
+    client = serve()
+    read: list[weakref.ref[Any]] = []
+
+    class Content(dict[str, Any]):
+        pass
+
+    def parse(*_: Any, **__: Any) -> Any:
+        content = Content()
+        read.append(weakref.ref(content))
+        try:
+            raise KeyError("instances")
+        except KeyError as error:
+            raise rest_lib.bad("no") from error
+
+    monkeypatch.setattr(rest_lib, "parse", parse)
+    gc.disable()
+    try:
+        assert client.ask("POST", PREDICT, {})[0] == 400
+        until(lambda: read[0]() is None)
+    finally:
+        gc.enable()
 
 
 def test_an_answer_that_takes_too_long_is_given_up(serve: Callable[..., Client]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import pathlib
 import weakref
 from typing import Any
@@ -31,7 +32,10 @@ def test_a_second_model_has_had_its_place_beside_the_first_before_it_is_ready(
         asyncio.run(started.refresh())
         assert started.ready
         assert [reference() is not None for reference in loaded] == [True, False]
+        # Where it looked at all of TensorFlow, the collector stopped everybody for seconds.
+        assert gc.get_freeze_count() > 100_000
         asyncio.run(started.refresh())
         assert len(loaded) == 2
     finally:
         started.close()
+    assert gc.get_freeze_count() == 0
