@@ -65,8 +65,8 @@ class Watch:
             if not math.isfinite(loss):
                 return Divergence(step, f"the loss became {loss}")
             if self._spike_factor is not None and len(self._losses) >= _LEAST:
-                median = statistics.median(self._losses)
-                if loss > self._spike_factor * max(median, _FLOOR):
+                median = max(statistics.median(self._losses), _FLOOR)
+                if loss > self._spike_factor * median:
                     return Divergence(
                         step, f"the loss jumped to {loss:.4g}, {loss / median:.3g} times the median of those before it"
                     )

@@ -209,9 +209,10 @@ class Progress:
                 self._board.picture(step, "validation/confusion", picture)
         self._each(lambda sink: sink.flush())
         if self._show:
+            loss = "not finite" if metrics["loss"] is None else f"{metrics['loss']:.3f}"
             self._bar.write(
                 f"epoch {step / self._steps_per_epoch:.1f}, step {step}: validation accuracy "
-                f"{metrics['accuracy']:.2%}, loss {metrics['loss']:.3f} on {metrics['examples']:,} examples",
+                f"{metrics['accuracy']:.2%}, loss {loss} on {metrics['examples']:,} examples",
                 file=sys.stderr,
             )
 

@@ -255,13 +255,14 @@ def train(
 
             if (entered := schedule.phase_at(plans, step)) is not phase:
                 if 0 < step == entered.first_step:
+                    settle()  # what was moved so far may be frozen now, and then is what the phase trains with
                     optimizer_lib.restart(learner.optimizer)
                 model_lib.set_trainable(net, trainable=entered.trainable, freeze_batch_norm=entered.freeze_batch_norm)
                 # A phase that reads what the one before it read goes on with it: its cache is full by now.
                 if phase is None or entered.cached_features != phase.cached_features:
                     batches = _open(entered, data, manifest, settings, cluster, net, step, input_service, signals, beat)
                 trained = features.head(net) if entered.cached_features else net
-                train_step = _compile(trained, settings, cluster, learner)
+                train_step = _compile(trained, settings, cluster, learner, of_images=not entered.cached_features)
                 progress.enter_phase(speed.training_flops(trained))
                 if step == entered.first_step:
                     watch.restart()
@@ -370,7 +371,12 @@ def _open(
 
 
 def _compile(
-    net: keras.Model, settings: Mapping[str, Any], cluster: strategies.Cluster, learner: learner_lib.Learner
+    net: keras.Model,
+    settings: Mapping[str, Any],
+    cluster: strategies.Cluster,
+    learner: learner_lib.Learner,
+    *,
+    of_images: bool,
 ) -> Callable[[Sequence[Sequence[tf.Tensor]], Sequence[float]], tf.Tensor]:
     """The step over the weights of `net`, the learner's model or a part of it, that are trainable now."""
     augmentation, optimizer = Augment(**settings["augment"]), settings["optimizer"]
@@ -380,7 +386,9 @@ def _compile(
         learner.optimizer,
         learner.loss_fn,
         global_batch=settings["global_batch"],
-        augment=functools.partial(augmentation.batch, seed=settings["seed"]) if augmentation.in_step else None,
+        augment=functools.partial(augmentation.batch, seed=settings["seed"])
+        if augmentation.in_step and of_images
+        else None,
         accumulation=optimizer["accumulation"],
         clip_norm=optimizer["clip_norm"],
         ema=learner.ema,

@@ -35,6 +35,15 @@ def test_a_spike_is_so_many_times_the_median() -> None:
     assert "jumped to 6.1, 3.05 times the median" in found.what
 
 
+def test_losses_of_nothing_are_compared_with_next_to_nothing() -> None:
+    watch = divergence.Watch(spike_factor=3.0)
+    assert watch.look([(step, 0.0) for step in range(1, 31)]) is None
+    assert watch.look([(31, 0.02)]) is None
+    found = watch.look([(32, 1.0)])
+    assert found is not None
+    assert found.what == "the loss jumped to 1, 100 times the median of those before it"
+
+
 def test_first_losses_and_another_phases_say_nothing_about_spikes() -> None:
     watch = divergence.Watch(spike_factor=3.0)
     assert watch.look([(step, 2.0 if step < 10 else 100.0) for step in range(1, 15)]) is None

@@ -109,15 +109,18 @@ def test_each_loss_comes_back_where_a_log_is_due(tmp_path: pathlib.Path) -> None
         assert progress.log(24, 0.1) == []
 
 
-def test_a_loss_that_is_no_number_is_reported_and_raises_nothing(tmp_path: pathlib.Path) -> None:
+def test_a_loss_that_is_no_number_is_reported_and_raises_nothing(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with _progress(tmp_path, every_steps=3) as progress:
         _take(progress, 0, 2)
         [[*_, last]] = _take(progress, 2, 3, loss=math.inf)
         assert last == (3, math.inf)
         [*_, pairs] = _take(progress, 3, 6, loss=math.nan)
         assert [step for step, loss in pairs if math.isnan(loss)] == [4, 5, 6]
-        progress.evaluated(6, {**METRICS, "loss": math.nan})
+        progress.evaluated(6, {**METRICS, "loss": None})  # as `metrics` says it of one that is not finite
     assert [row["train_loss"] for row in _csv(tmp_path)] == ["inf", "nan"]
+    assert "validation accuracy 75.00%, loss not finite on 30 examples" in capsys.readouterr().err
 
 
 class OnTheDevice:
