@@ -21,6 +21,8 @@ PREFIX = "--config."
 def read(path: str, overrides: Sequence[str] = ()) -> schema.Config:
     """Runs `get_config()` of the file at `path` and applies overrides like `--config.optimizer.peak_lr=3e-4`.
 
+    Of several for one field the last counts.
+
     Raises:
       schema.ConfigError: in one line, naming the field and the nearest valid name, for a missing file, a name that the
         schema doesn't have (in the file or in an override), a wrong type or an impossible value.
@@ -28,6 +30,8 @@ def read(path: str, overrides: Sequence[str] = ()) -> schema.Config:
     if not os.path.isfile(path):
         known = sorted(name for name in glob.glob("configs/[!_]*_*.py"))
         raise schema.ConfigError(f"--config={path}: no such file{_nearest(path, known)}")
+    last = {override.partition("=")[0]: override for override in overrides}
+    overrides = [override for override in overrides if override is last[override.partition("=")[0]]]
     plain = _parse(path, [])
     cleared = [override for override in overrides if _resolve(override, plain) and override.endswith("=None")]
     config = _parse(path, [override for override in overrides if override not in cleared])

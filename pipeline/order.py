@@ -75,7 +75,7 @@ def plan(split: Split, *, global_batch: int, shuffle_mib: float, least_block: in
         return (
             global_batch % count == 0
             and global_batch // count >= least_block
-            and (held / count >= least_window or held >= split.examples)
+            and min(held, split.examples) / count >= least_window
             and _balanced(_deal(split, count))
         )
 

@@ -22,12 +22,15 @@ MAX_MAGNITUDE = 10  # where the paper's ranges end
 
 
 class _Part(enum.IntEnum):
-    """What separates the draws of one part from another's, and all from the crop's, which takes the seed as it is."""
+    """What separates the draws of one part from another's, and all from the crop's, which takes the seed as it is.
 
-    POLICY = 1 << 32  # above any run's seed
-    JITTER = 2 << 32
+    The flip has 1 << 32 (`pipeline.decode`), dropout 5 << 32 (`trainer.dropout`).
+    """
+
+    JITTER = 2 << 32  # above any run's seed
     ERASING = 3 << 32
     MIXING = 4 << 32
+    POLICY = 6 << 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

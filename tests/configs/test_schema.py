@@ -161,6 +161,9 @@ def test_overrides_reach_every_kind_of_field() -> None:
         ],
     )
     assert loading.read(DIGITS, ["--config.model.width=None"]).model.width is None
+    for last, width in (("None", None), ("0.75", 0.75)):
+        given = [f"--config.model.width={value}" for value in ("0.5", "None", "0.35", last)]
+        assert loading.read(DIGITS, given).model.width == width
     assert (config.seed, config.optimizer.peak_lr, config.input.flip) == (7, 3e-4, True)
     assert (config.input.crop_area, config.model.width, config.phases[0].epochs) == ((0.5, 0.75), 0.75, 2.5)
     assert config.max_steps == 9

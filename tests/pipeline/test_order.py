@@ -67,9 +67,10 @@ def test_fewer_streams_have_longer_blocks_and_windows(least: dict[str, int], str
     assert plan.window >= least.get("least_window", 1)
 
 
-def test_a_split_that_is_held_whole_needs_no_longer_windows() -> None:
-    plan = order.plan(_split(*[5] * 8), global_batch=8, shuffle_mib=ALL, least_window=256)
-    assert (len(plan.streams), plan.window) == (8, 5)
+def test_a_split_that_is_held_whole_has_no_longer_windows_than_its_streams() -> None:
+    for least_window, streams in ((5, 8), (6, 4), (40, 1), (256, 1)):
+        plan = order.plan(_split(*[5] * 8), global_batch=8, shuffle_mib=ALL, least_window=least_window)
+        assert (len(plan.streams), plan.window) == (streams, 40 // streams)
 
 
 @pytest.mark.parametrize(
