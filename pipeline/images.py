@@ -74,6 +74,14 @@ class Storing:
         if self.chroma not in _SUBSAMPLING:
             raise InputError(f"chroma is {self.chroma!r}: expected {' or '.join(_SUBSAMPLING)}")
 
+    def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of what is stored of an image of this `size`."""
+        shorter = min(size)
+        if not self.shorter_side or shorter <= self.shorter_side:
+            return size
+        width, height = ((side * self.shorter_side + shorter // 2) // shorter for side in size)
+        return width, height
+
 
 @dataclasses.dataclass(frozen=True)
 class StandardImage:
@@ -112,8 +120,9 @@ def standardize(source: bytes, storing: Storing = Storing()) -> StandardImage:
         decoded = _decode(source, storing, preview=False)
         if decoded.kept:
             return StandardImage(source, *decoded.size, kept=True)
-        scaled = not _fits(decoded.size, storing)
-        image = decoded.upright(lambda flat: _scale(flat, decoded, storing.shorter_side) if scaled else flat)
+        size = storing.size_of(decoded.size)
+        scaled = size != decoded.size
+        image = decoded.upright(lambda flat: _scale(flat, decoded, size) if scaled else flat)
     png = not decoded.opened.lossy and (storing.lossless or not scaled)
     return StandardImage(_encode(image, storing, png=png), image.width, image.height, kept=False)
 
@@ -190,7 +199,7 @@ def _decode(source: bytes, storing: Storing, *, preview: bool) -> _Decoded:
         and image.mode == "RGB"
         and "transparency" not in image.info
         and orientation == 1
-        and _fits(size, storing)
+        and storing.size_of(size) == size
         and colors.is_srgb(_profile(opened))
     )
     if opened.scalable:
@@ -203,14 +212,8 @@ def _profile(opened: formats.Opened) -> bytes | None:
     return profile if isinstance(profile, bytes) else None
 
 
-def _fits(size: tuple[int, int], storing: Storing) -> bool:
-    return not storing.shorter_side or min(size) <= storing.shorter_side
-
-
-def _scale(image: Image.Image, decoded: _Decoded, shorter_side: int) -> Image.Image:
-    shorter = min(decoded.size)
-    width, height = ((side * shorter_side + shorter // 2) // shorter for side in decoded.size)
-    return image.resize((width, height), _FILTER, box=decoded.box, reducing_gap=_REDUCING_GAP)
+def _scale(image: Image.Image, decoded: _Decoded, size: tuple[int, int]) -> Image.Image:
+    return image.resize(size, _FILTER, box=decoded.box, reducing_gap=_REDUCING_GAP)
 
 
 def _reduce(image: Image.Image) -> Image.Image:

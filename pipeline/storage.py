@@ -23,8 +23,13 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import bucket_files, buckets
+from pipeline.errors import InputError
 
 _COPY_BYTES = 16 << 20
+
+
+class NoDriverError(InputError):
+    """An address of a kind that can't be read here."""
 
 
 def join(root: str, *parts: str) -> str:
@@ -42,8 +47,11 @@ def _resolve(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
         return LocalFileSystem(), os.path.abspath(path)
     if buckets.holds(path):
         return bucket_files.BucketFiles(), path
-    # A cached listing still shows what another job has deleted, and does not show what it has written.
-    filesystem, name = fsspec.core.url_to_fs(path, use_listings_cache=False)
+    try:
+        # A cached listing still shows what another job has deleted, and does not show what it has written.
+        filesystem, name = fsspec.core.url_to_fs(path, use_listings_cache=False)
+    except (ImportError, ValueError) as error:  # a driver that isn't installed, or that nobody knows
+        raise NoDriverError(f"{path}: {error}; use a local path or gs://") from error
     return filesystem, name
 
 

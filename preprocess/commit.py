@@ -78,7 +78,7 @@ def _settle(settings: Settings, fingerprint: str, cause: Exception | None = None
     if claim and settings.job not in claim.jobs:
         raise InputError(
             f"job {claim.jobs[-1]} publishes {settings.directory} (fingerprint {claim.fingerprint[:12]}, see "
-            f"{_claim_path(settings)}) and displaced this one ({fingerprint[:12]}): run again if that job is dead"
+            f"{places.claim_path(settings)}) and displaced this one ({fingerprint[:12]}): run again if that job is dead"
         ) from cause
     raise InputError(
         f"{settings.place} was deleted while it was being published, by another job for this dataset or by hand: "
@@ -118,12 +118,8 @@ class _Claim:
     version: str  # of the object
 
 
-def _claim_path(settings: Settings) -> str:
-    return settings.directory + ".claim"
-
-
 def _read_claim(settings: Settings) -> _Claim | None:
-    found = versions.read(_claim_path(settings))
+    found = versions.read(places.claim_path(settings))
     return _Claim(**json.loads(found[0]), version=found[1]) if found else None
 
 
@@ -141,7 +137,7 @@ def _end(settings: Settings, claim: _Claim) -> None:
     for job in claim.jobs:
         places.discard(dataclasses.replace(settings, job=job))
     with contextlib.suppress(FileExistsError):  # joined or displaced: theirs to delete
-        versions.remove(_claim_path(settings), claim.version)
+        versions.remove(places.claim_path(settings), claim.version)
 
 
 def _copy_all(settings: Settings, fingerprint: str, files: Collection[str]) -> None:
@@ -181,7 +177,7 @@ def _take_claim(settings: Settings, fingerprint: str) -> _Claim:
                 places.discard(dataclasses.replace(settings, job=job))
         data = json.dumps({"jobs": jobs, "fingerprint": fingerprint}).encode()
         with contextlib.suppress(FileExistsError):  # somebody was quicker, or the answer got lost: look again
-            versions.replace(_claim_path(settings), data, held.version if held else "")
+            versions.replace(places.claim_path(settings), data, held.version if held else "")
 
 
 def _remove_others(settings: Settings, files: Collection[str]) -> None:
@@ -191,7 +187,7 @@ def _remove_others(settings: Settings, files: Collection[str]) -> None:
     seen = {path: versions.version(path) for path in paths}
     claim = _read_claim(settings)
     if claim is None or settings.job not in claim.jobs:
-        raise FileNotFoundError(f"the claim {_claim_path(settings)} is another job's")
+        raise FileNotFoundError(f"the claim {places.claim_path(settings)} is another job's")
     for path, version in seen.items():
         with contextlib.suppress(FileExistsError):
             versions.remove(path, version)

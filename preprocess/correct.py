@@ -10,13 +10,14 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsIter, AsSingleton
 
-from pipeline import manifest, order, storage
+from pipeline import images, manifest, order, storage
 from pipeline.manifest import Manifest, Split
 from preprocess import (
     accounts,
@@ -87,6 +88,13 @@ def build(pipeline: beam.Pipeline, job: Job, given: Corrections, plan_file: str 
         return
     # What the report says and shows.
     sums = described | "Sums" >> beam.Map(statistics.summarize) | "AllSums" >> beam.CombineGlobally(statistics.merge)
+    storing = images.Storing(**old.settings["storing"])
+    pixels = (
+        described
+        | "StoredPixels"
+        >> beam.FlatMap(lambda batch: [_stored_pixels(split, facts, storing) for split, facts in batch])
+        | "AllPixels" >> beam.CombinePerKey(sum)
+    )
     fractions = growth.fractions(old)
     related = (
         described
@@ -133,6 +141,7 @@ def build(pipeline: beam.Pipeline, job: Job, given: Corrections, plan_file: str 
         AsIter(written.main),
         AsIter(parts),
         AsDict(moved),
+        AsDict(pixels),
         AsSingleton(sums),
         AsSingleton(related),
         AsSingleton(candidates),
@@ -191,6 +200,10 @@ def _describe(rows: Iterable[Row]) -> list[tuple[str, Facts]]:
     return [(row.split, growth.old_facts(row)) for row in rows if row.status == "written"]
 
 
+def _stored_pixels(split: str, facts: Facts, storing: images.Storing) -> tuple[str, int]:
+    return split, math.prod(storing.size_of((facts.width, facts.height)))
+
+
 def _plan(old: Manifest, resolved: Resolved, touched: Iterable[str], counts: Mapping[tuple[str, str], int]) -> Plan:
     corrections.check_left(counts, old)
     return Plan(resolved, frozenset(touched))
@@ -235,6 +248,7 @@ def _publish(
     written: Iterable[Written],
     parts: Iterable[tuple[str, ledger.Tally]],
     moved: Mapping[str, int],
+    pixels: Mapping[str, int],
     sums: statistics.Statistics,
     related: relations.Relations,
     candidates: Sequence[samples.Candidate],
@@ -242,7 +256,7 @@ def _publish(
 ) -> None:
     parts = list(parts)
     tally = ledger.merge(tally for _, tally in parts)
-    result = _manifest(job, plan, written, tally, moved, sums, related)
+    result = _manifest(job, plan, written, tally, moved, pixels, sums, related)
     pictures = [*shown, *(one.sample(b"") for one in candidates if one.kind == QUARANTINED)]
     page = report.render(result.to_json(), pictures, summary.ADVICE)
     publish.publish(job, result, [name for name, _ in parts], page)
@@ -254,6 +268,7 @@ def _manifest(
     written: Iterable[Written],
     tally: ledger.Tally,
     moved: Mapping[str, int],
+    pixels: Mapping[str, int],
     sums: statistics.Statistics,
     related: relations.Relations,
 ) -> Manifest:
@@ -285,7 +300,7 @@ def _manifest(
             "corrections": describe(plan),
             "growth": {"kept": after, "added": 0, "gone": before - after},
             "groups": relations.to_json(related, own_splits=not old.settings["splits"]),
-            "pixels": described["source_pixels"],
+            "pixels": dict(pixels),
             "left_out": accounts.left_out(tally),
         },
     )

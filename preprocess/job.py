@@ -82,12 +82,22 @@ def _open_earlier(settings: Settings) -> manifest.Manifest | None:
 
 
 def _check_output(one: Input, settings: Settings) -> None:
-    """Raises InputError where the dataset would be written into what it is made from."""
-    outer, inner = one.address, settings.output
-    if storage.is_local(outer) and storage.is_local(inner):
-        outer, inner = os.path.realpath(outer), os.path.realpath(inner)
-    if f"{inner}/".startswith(f"{outer.rstrip('/')}/"):
+    """Raises InputError where the dataset would be written into what it is made from, or in its place."""
+    source, versions, dataset = (
+        os.path.realpath(storage.local_name(path)) if storage.is_local(path) else path
+        for path in (one.address, storage.join(settings.output, settings.name), settings.directory)
+    )
+    if _is_inside(versions, source):
         raise InputError(
-            f"--output={settings.output} lies inside --input={one.address}, so the dataset would become a class: "
-            "give another folder"
+            f"--output={settings.output} with --name={settings.name} lies inside --input={one.address}, so the dataset "
+            "would become a class: give another folder"
         )
+    if _is_inside(source, dataset):
+        raise InputError(
+            f"--input={one.address} lies where the dataset would be written, {settings.directory}: give another "
+            "--output, --name or --version"
+        )
+
+
+def _is_inside(inner: str, outer: str) -> bool:
+    return f"{inner}/".startswith(f"{outer.rstrip('/')}/")

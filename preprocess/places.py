@@ -21,8 +21,6 @@ from preprocess.settings import Settings
 _LOCK = "LOCK"
 _STARTED = "STARTED"
 _REPLACED = "replaced"
-# What lies in a dataset's folder, by the beginning of its name; `settings.name` adds the shards.
-_OURS = ("ledger-", "dataset_info.json", "features.json", "label.labels.txt", "report.html", manifest.FILE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +94,6 @@ def _prepare_folder(settings: Settings, overwrite: bool, held: contextlib.ExitSt
         for doomed in parent.glob(f"{settings.version}.discarded-*"):  # of a job killed in `_delete`, too
             in_the_end.callback(_delete, str(doomed))
         replaces = check_directory(settings, overwrite)
-        if not replaces and storage.exists(settings.directory):
-            in_the_end.callback(_delete, _take_away(settings, settings.directory, settings.job))
-            cleared.insert(0, settings.directory)
         os.makedirs(storage.local_name(settings.staging))
         os.mkdir(storage.local_name(settings.scratch))
         _hold(settings.place, held)  # where this fails, it fails for others too, and they leave the folder alone
@@ -131,14 +126,19 @@ def check_directory(settings: Settings, overwrite: bool) -> str:
         raise InputError(
             f"{directory} already holds a finished dataset: give another --version, or --overwrite to replace it"
         )
-    if storage.exists(directory):
-        ours = (f"{settings.name}-", *_OURS)
-        strangers = [name for name, _ in storage.children(directory) if not name.startswith(ours)]
-        if strangers:
-            raise InputError(
-                f"{directory} is no dataset of ours, it holds {strangers[0]}: give another --output or --version"
-            )
+    # A folder becomes a dataset at once, by one rename. In a bucket, whoever ended amid publishing left a claim.
+    unfinished = not storage.is_local(directory) and storage.exists(claim_path(settings))
+    if storage.exists(directory) and not unfinished and (strangers := storage.children(directory)):
+        raise InputError(
+            f"{directory} is no dataset of ours, having no {manifest.FILE}, and holds {strangers[0][0]}: move it away, "
+            "or give another --output, --name or --version"
+        )
     return ""
+
+
+def claim_path(settings: Settings) -> str:
+    """What a job holds while it publishes into a bucket; see `commit`."""
+    return settings.directory + ".claim"
 
 
 def _hold(place: str, held: contextlib.ExitStack) -> str:

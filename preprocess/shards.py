@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import io
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, cast
 
@@ -30,7 +31,7 @@ class Written:
     split: str
     index: int
     shard: manifest.Shard
-    pixels: int  # sum of width times height
+    pixels: int  # sum of width times height, as stored
     by_class: Mapping[str, int]
 
 
@@ -68,7 +69,7 @@ def write_shard(
             split,
             index,
             shard,
-            sum(facts.width * facts.height for facts in ordered),
+            sum(math.prod(settings.storing.size_of((facts.width, facts.height))) for facts in ordered),
             dict(collections.Counter(facts.class_name for facts in ordered)),
         ),
     )

@@ -75,6 +75,8 @@ def _read(source: Source) -> bytes | str:
         return source.data
     try:
         return storage.read_bytes(source.name)
+    except storage.NoDriverError as error:
+        return f"unreadable: {error}"
     except (ConnectionError, InputError):  # of the bucket, and so of all that would follow
         raise
     except (OSError, ValueError) as error:  # a name with a zero in it is the latter

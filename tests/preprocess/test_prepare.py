@@ -168,6 +168,25 @@ def test_settings_shape_the_content(
     assert loaded.fingerprint != manifest.load(str(dataset)).fingerprint
 
 
+def test_pixels_are_counted_as_they_are_stored(
+    folders: pathlib.Path, tmp_path: pathlib.Path, command: Callable[..., Outcome]
+) -> None:
+    """Images of 3x2 become 2x1; a correction counts what is left the same way."""
+    outcome = command(input=folders, output=tmp_path / "out", splits="test=1", shorter_side=1, near_duplicates="ignore")
+    assert outcome.status == 0
+    first = tmp_path / "out/tiny/1.0.0"
+    (tmp_path / "corrections.csv").write_text("file,label\nant/0.png,remove\n")
+    assert (
+        command(
+            correct=first, corrections=tmp_path / "corrections.csv", output=tmp_path / "out", version="1.0.1"
+        ).status
+        == 0
+    )
+    for dataset, images in ((first, 34), (tmp_path / "out/tiny/1.0.1", 33)):
+        statistics = manifest.load(str(dataset)).statistics
+        assert (statistics["pixels"], statistics["source_pixels"]) == ({"test": 2 * images}, {"test": 6 * images})
+
+
 def test_the_plan_says_what_is_then_written(
     folders: pathlib.Path, tmp_path: pathlib.Path, command: Callable[..., Outcome]
 ) -> None:

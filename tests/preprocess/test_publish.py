@@ -221,8 +221,11 @@ def test_leftovers_are_cleared_but_live_jobs_and_finished_datasets_are_not(
         staged(first.settings).publish()
     assert contents(alive.directory) == before
     (tmp_path / "tiny/1.0.0/manifest.json").unlink()
-    with places.prepare(new_settings(inputs[0], str(tmp_path), "last"), overwrite=False) as third:
-        assert third.cleared[0] == alive.directory
+    with (
+        pytest.raises(InputError, match=r"is no dataset of ours, having no manifest\.json"),
+        places.prepare(new_settings(inputs[0], str(tmp_path), "last"), overwrite=True),
+    ):
+        pass
 
 
 def test_without_locks_nothing_is_cleared(
@@ -329,8 +332,12 @@ def test_what_is_half_deleted_has_no_manifest(inputs: list[str], tmp_path: pathl
 
 def test_files_of_other_layouts_do_not_stay_in_a_bucket(inputs: list[str]) -> None:
     output = f"memory://{uuid.uuid4().hex}"
-    stray = storage.join(new_settings(inputs[0], output, "").directory, "tiny-train.tfrecord-00007-of-00099")
+    directory = new_settings(inputs[0], output, "").directory
+    stray = storage.join(directory, "tiny-train.tfrecord-00007-of-00099")
     storage.write_text(stray, "of a job with other settings, killed while it copied")
+    with pytest.raises(InputError, match=r"is no dataset of ours, having no manifest\.json"):
+        run(new_settings(inputs[0], output, "a"))
+    storage.write_json(f"{directory}.claim", {"jobs": ["dead"], "fingerprint": "another"})
     assert run(new_settings(inputs[0], output, "a")) == run(new_settings(inputs[0], f"{output}/x", "b"))
 
 

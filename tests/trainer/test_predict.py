@@ -126,8 +126,9 @@ def test_what_cannot_be_read_is_named_while_the_rest_goes_on(
     bad = {
         "empty.jpg": "empty_file", "text.jpg": "not_an_image", "cut.jpg": "cannot_decode", "folder": "unreadable",
         "pipe": "unreadable: .*not a regular", "none.jpg": "unreadable: .*No such file", "zero\0.jpg": "unreadable",
+        "what://x/a.jpg": "unreadable: .*Protocol not known: what; use a local path or gs://",
     }  # fmt: skip
-    sources = [Source(str(tmp_path / name)) for name in bad]
+    sources = [Source(name if "://" in name else str(tmp_path / name)) for name in bad]
     mixed = [*itertools.chain.from_iterable(zip(sources, _sources(len(bad)), strict=True)), Source("x", error="why")]
     for batch in (2, 32):
         found = list(predict.predict(model, mixed, top=1, batch=batch))
