@@ -7,7 +7,7 @@ import itertools
 import math
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -17,6 +17,7 @@ from pipeline.doctor import stages
 from pipeline.doctor.advice import Alternative
 from pipeline.doctor.subject import Subject
 from pipeline.errors import InputError
+from pipeline.formats import ImageError
 from pipeline.manifest import Manifest, Split
 
 _SCALED_DOWN = 256  # images stored smaller to see what that saves; each is encoded here, at some 5 ms of CPU
@@ -47,7 +48,7 @@ def trials(subject: Subject, sample: Split, *, cache: str, available_bytes: int,
             continue
         price = f"The {mode} split takes {size / 2**20:,.0f} MiB of the {available_bytes / 2**20:,.0f} MiB free."
         yield Trial(
-            _untried(f"--config.input.cache={mode}", price, "nothing"),
+            _untried(_in_memory(subject, mode), price, "nothing"),
             subject.reader(sample, mode),
             shards,
             examples,
@@ -87,6 +88,13 @@ def _untried(setting: str, price: str, changes: str) -> Alternative:
     return Alternative(setting, math.nan, price, changes)
 
 
+def _in_memory(subject: Subject, cache: str) -> str:
+    """The flags for this cache; training refuses a local dataset with settings of a cache on disk beside it."""
+    of_disk = ("cache_dir", "cache_gib") if storage.is_local(subject.data) else ()
+    cleared = (f" --config.input.{name}=None" for name in of_disk if subject.input[name] is not None)
+    return f"--config.input.cache={cache}{''.join(cleared)}"
+
+
 def _allowed(subject: Subject, cache: str) -> bool:
     try:
         subject.batches(cache=cache)
@@ -95,23 +103,34 @@ def _allowed(subject: Subject, cache: str) -> bool:
     return True
 
 
-def _serialized(files: Sequence[str]) -> Iterator[bytes]:
+def _stored(files: Sequence[str]) -> Iterator[records.Record]:
+    """Records of these shards, no more than are asked for: what is read here is in memory when it is measured."""
     for file in files:
         with storage.open_file(file) as opened:
-            yield from records.read_framed(opened)
+            try:
+                yield from map(records.deserialize, records.read_framed(opened))
+            except ValueError as error:
+                raise InputError(f"{file}: {error}; copy it again") from error
 
 
 def store_smaller(files: Sequence[str], path: str, manifest: Manifest, side: int) -> int:
-    """Writes the first examples to one shard as preparation would with `--shorter_side`; 0 where it changes nothing."""
+    """Writes the first examples to one shard as preparation would with `--shorter_side`.
+
+    Returns:
+      How many; 0 where it changes nothing, or where one can't be decoded, which measuring says in more words.
+
+    Raises:
+      InputError: naming the shard that is damaged.
+    """
     storing = images.Storing(**{**manifest.settings["storing"], "shorter_side": side})
     count = changed = 0
     with pathlib.Path(path).open("wb") as stream:
-        for serialized in itertools.islice(_serialized(files), _SCALED_DOWN):
-            found: Any = records.features(serialized)  # bytes or integers, by the field
-            stored = images.standardize(found["image"][0], storing)
-            texts = (found[name][0].decode("utf-8", "surrogateescape") for name in ("id", "file", "group"))
-            record = records.Record(stored.data, found["label"][0], *texts)
-            records.write_framed(stream, records.serialize(record))
+        for record in itertools.islice(_stored(files), _SCALED_DOWN):
+            try:
+                stored = images.standardize(record.image, storing)
+            except ImageError:
+                return 0
+            records.write_framed(stream, records.serialize(dataclasses.replace(record, image=stored.data)))
             count += 1
             changed += not stored.kept
     return count if changed else 0

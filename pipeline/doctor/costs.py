@@ -67,7 +67,14 @@ def bottleneck(costs: Sequence[Cost], *, cores: float, storage_images_per_s: flo
     if storage_images_per_s is not None and storage_images_per_s < rate(costs[-1].cpu_s, cores):
         return Bottleneck(STORAGE, 1.0)
     most = max(costs, key=lambda cost: cost.own_cpu_s)
-    return Bottleneck(most.name, most.own_cpu_s / costs[-1].cpu_s)
+    # Not of the last stage's `cpu_s`: own costs are medians of differences, and one of them may be more than that.
+    return Bottleneck(most.name, most.own_cpu_s / sum(max(0.0, cost.own_cpu_s) for cost in costs))
+
+
+def serial_cpu_s(costs: Sequence[Cost]) -> float:
+    """What one thread does alone, in CPU seconds per 1,000 images; 0 where that can't be told from nothing."""
+    (serial,) = (cost for cost in costs if cost.name == SERIAL)
+    return 0.0 if serial.noise else serial.own_cpu_s
 
 
 def rate(cpu_s_per_1000: float, cores: float, serial_cpu_s_per_1000: float = 0.0) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import statistics
 import sys
@@ -49,34 +50,39 @@ def examine(
     """Measures the stages and the whole for about `seconds`.
 
     Args:
-      cores: of another host to answer for.
+      cores: of another host to answer for, and to give the advice for.
       accelerator_rate: images per second that the accelerators of one host train on.
 
     Raises:
-      InputError: where training would refuse the split or the settings.
+      InputError: where training would refuse the split or the settings; naming shard or image, where one can't be
+        read.
     """
     options = subject.batches(cache=subject.input["cache"]).dataset.options()  # refuses here what training would refuse
     available_bytes = cache_lib.available_bytes()
     choice = subject.choose_cache(available_bytes)
     sample = _sample(subject.part)
-    with tempfile.TemporaryDirectory() as folder:
-        trials = list(
-            alternatives.trials(subject, sample, cache=choice.mode, available_bytes=available_bytes, folder=folder)
-        )
-        measured = _measure(subject, sample, choice.mode, trials, options, seconds=seconds, show=show_progress)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            trials = list(
+                alternatives.trials(subject, sample, cache=choice.mode, available_bytes=available_bytes, folder=folder)
+            )
+            measured = _measure(subject, sample, choice.mode, trials, options, seconds=seconds, show=show_progress)
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
+        raise subject.explain(error) from error
 
-    here, cpu_s = clock.cores(), measured.later_epochs[-1].cpu_s
-    bottleneck = costs_lib.bottleneck(
+    here = clock.cores()
+    advised = here if cores is None else cores
+    bottleneck = functools.partial(
+        costs_lib.bottleneck,
         measured.later_epochs,
-        cores=here,
         storage_images_per_s=measured.storage_images_per_s if choice.mode == "none" else None,
     )
+    cpu_s, serial_cpu_s = measured.later_epochs[-1].cpu_s, costs_lib.serial_cpu_s(measured.later_epochs)
     advice = advice_lib.advise(
         cpu_s,
-        bottleneck,
+        bottleneck(cores=advised),
         measured.alternatives,
-        cores=here,
-        images_per_s=costs_lib.rate(measured.end_to_end.cpu_s, here),
+        host=advice_lib.Host(advised, measured.end_to_end.cpu_s / cpu_s, serial_cpu_s),
         accelerator_rate=accelerator_rate,
     )
     return Findings(
@@ -95,7 +101,7 @@ def examine(
         cache_reason=choice.reason,
         shuffle=subject.shuffle(),
         **measured._asdict(),
-        bottleneck=bottleneck,
+        bottleneck=bottleneck(cores=here),
         cores=here,
         asked_cores=cores,
         accelerator_rate=accelerator_rate,

@@ -70,6 +70,9 @@ class Findings:
 
     @property
     def serial_cpu_s(self) -> float:
-        """What one thread does alone; 0 where that can't be told from nothing."""
-        (serial,) = (cost for cost in self.later_epochs if cost.name == costs_lib.SERIAL)
-        return 0.0 if serial.noise else serial.own_cpu_s
+        return costs_lib.serial_cpu_s(self.later_epochs)
+
+    @property
+    def advised_cores(self) -> float:
+        """Of the host that the advice is for: the one that was asked about, or else this one."""
+        return self.cores if self.asked_cores is None else self.asked_cores

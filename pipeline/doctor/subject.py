@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline import cache as cache_lib
-from pipeline import decoded, order, reading, shards, storage, training
+from pipeline import decoded, diagnosis, order, reading, shards, storage, training
 from pipeline.augmentations.augment import Augment
 from pipeline.batches import Batches
 from pipeline.doctor.findings import Shuffle
@@ -23,6 +23,7 @@ class Subject:
 
     Attributes:
       input: the fields of `configs.schema.Input`.
+      openers: of the readers made so far; those of the same shards and files share one.
     """
 
     data: str
@@ -32,6 +33,7 @@ class Subject:
     global_batch: int
     input: Mapping[str, Any]
     augment: Augment
+    openers: dict[tuple[Split, bool], shards.Opener] = dataclasses.field(default_factory=dict)
 
     @property
     def part(self) -> Split:
@@ -78,18 +80,18 @@ class Subject:
 
     def reader(self, part: Split, cache: str) -> reading.Reader:
         """Of a part's shards, verified and kept as training does."""
-        keeps = cache == "disk" or not storage.is_local(self.data)
-        gib = self.input["cache_gib"]
-        opener = shards.Opener(
-            self.data,
-            part.shards,
-            cache_dir=self.input["cache_dir"] if keeps else None,
-            cache_bytes=int(gib * 2**30) if keeps and gib is not None else None,
-            decoded=cache == "disk",
-            open_at_once=order.MAX_STREAMS,
-        )
-        paths = training.paths(self.data, self._with(part), self.split, opener)
+        key = (part, cache == "disk")
+        if key not in self.openers:
+            self.openers[key] = self._opener(*key)
+        paths = training.paths(self.data, self._with(part), self.split, self.openers[key])
         return reading.make(cache, paths, [shard.examples for shard in part.shards], range(len(part.shards)))
+
+    def explain(self, error: Exception) -> Exception:
+        """Why one of the readers made so far failed, see `diagnosis.explain`."""
+        for opener in sorted(self.openers.values(), key=lambda opener: opener.failure is None):  # what is known first
+            if (found := diagnosis.explain(error, opener=opener)) is not error:
+                return found
+        return error
 
     def batches(self, *, cache: str, part: Split | None = None) -> Batches:
         """What training reads, from its first step on.
@@ -138,6 +140,18 @@ class Subject:
         examples = min(plan.window * len(plan.streams), self.part.examples)
         whole = examples == self.part.examples
         return Shuffle(examples, self.stored_bytes * examples // self.part.examples, whole)
+
+    def _opener(self, part: Split, pixels: bool) -> shards.Opener:
+        keeps = pixels or not storage.is_local(self.data)
+        gib = self.input["cache_gib"]
+        return shards.Opener(
+            self.data,
+            part.shards,
+            cache_dir=self.input["cache_dir"] if keeps else None,
+            cache_bytes=int(gib * 2**30) if keeps and gib is not None else None,
+            decoded=pixels,
+            open_at_once=order.MAX_STREAMS,
+        )
 
     def _with(self, part: Split) -> Manifest:
         return dataclasses.replace(self.manifest, splits={self.split: part})

@@ -44,7 +44,8 @@ def as_text(findings: Findings) -> str:
         lines += [_row("With another setting", "", "all", "difference")]
         for tried in findings.alternatives:
             difference = f"{tried.cpu_s / findings.cpu_s - 1:+.0%}"
-            lines += [_row(f"  {tried.setting}", "", f"{tried.cpu_s:.3f}", difference)]
+            setting, *others = tried.setting.split()
+            lines += [_row(f"  {setting}", "", f"{tried.cpu_s:.3f}", difference), *(f"    {other}" for other in others)]
         lines += [""]
     for paragraph in (_bottleneck(findings), _hosts(findings), _advice(findings), _shuffle(findings)):
         lines += [*_wrapped(paragraph), ""]
@@ -123,11 +124,11 @@ def _advice(findings: Findings) -> str:
     if advice.setting is None:
         return f"Change nothing. {advice.reason}"
     text = f"Change one thing: {advice.setting}."
-    if advice.cpu_s is not None:
-        before, after = (costs_lib.rate(cpu_s, findings.cores) for cpu_s in (findings.cpu_s, advice.cpu_s))
+    if advice.cpu_s is not None and advice.images_per_s is not None:
+        cores = findings.advised_cores
         text += (
-            f" Expect {advice.cpu_s:.3f} instead of {findings.cpu_s:.3f} CPU-s per 1,000 images, {_about(after)} "
-            f"instead of {_about(before)} images/s from {findings.cores:g} cores."
+            f" Expect {advice.cpu_s:.3f} instead of {findings.cpu_s:.3f} CPU-s per 1,000 images from the stages, and "
+            f"{_about(advice.images_per_s)} instead of {_about(findings.rate(cores))} images/s from {cores:g} cores."
         )
     return f"{text} {advice.reason}"
 
