@@ -211,7 +211,7 @@ def evaluate(
             settings=settings,
             history=history.read(workdir),
             gallery=examples,
-            used_for=splits.used_for(run, manifest, split),
+            used_for=splits.used_for(run, manifest, split, found.ids),
         )
     strategies.wait_for_all(cluster)  # whoever leaves first ends the others, the chief in the middle of the report
     return content

@@ -57,6 +57,16 @@ def shown(text: str) -> str:
     )
 
 
+def no_formula(text: str) -> str:
+    """For a cell of CSV: what begins as a formula gets an apostrophe, with which spreadsheets themselves mark texts."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def file_no_formula(file: str) -> str:
+    """For a cell of CSV: a file whose name begins as a formula gets ./ before it, which is the same file."""
+    return f"./{file}" if file.startswith(_FORMULA) and file != "-" else file
+
+
 def _table(predictions: Iterable[Prediction], classes: Sequence[str]) -> Iterator[str]:
     """The file comes last, so that no line has to wait for the longest name."""
     width = max(len(shown(name)) for name in classes) + len(" 100.0%")
@@ -72,8 +82,7 @@ def _table(predictions: Iterable[Prediction], classes: Sequence[str]) -> Iterato
 def _csv(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
     """RFC 4180 with line feeds. Texts are quoted, for spreadsheets that separate by semicolons.
 
-    No text begins as a formula does: a file's then begins with ./, which is the same file, a class's with an
-    apostrophe, which is what spreadsheets themselves mark a text with.
+    No text begins as a formula does.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
@@ -88,13 +97,8 @@ def _csv(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
         ["file", "error", *(f"{kind}_{place}" for place in range(1, top + 1) for kind in ("class", "confidence"))]
     )
     for file, found, error in predictions:
-        name = f"./{file}" if file.startswith(_FORMULA) and file != "-" else file
-        cells = [cell for class_name, share in found for cell in (_no_formula(class_name), share)]
-        yield row([name, error or "", *cells, *[""] * (2 * top - len(cells))])
-
-
-def _no_formula(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
+        cells = [cell for class_name, share in found for cell in (no_formula(class_name), share)]
+        yield row([file_no_formula(file), error or "", *cells, *[""] * (2 * top - len(cells))])
 
 
 def _json(predictions: Iterable[Prediction]) -> Iterator[str]:

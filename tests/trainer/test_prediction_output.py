@@ -85,6 +85,14 @@ def test_csv_gives_back_the_names_on_disk_and_no_formula() -> None:
     assert b';c.jpg"' in _written("csv")  # quoted, where a semicolon separates
 
 
+def test_a_cell_that_begins_as_a_formula_is_marked() -> None:
+    texts = ("=1", "+1", "-1", "@a", "\ta", "\ra", "a=1", "", "-")
+    assert [prediction_output.no_formula(text) for text in texts[-4:]] == ["'\ra", "a=1", "", "'-"]
+    assert {prediction_output.no_formula(text)[0] for text in texts[:6]} == {"'"}
+    assert [prediction_output.file_no_formula(text) for text in texts[-4:]] == ["./\ra", "a=1", "", "-"]
+    assert {prediction_output.file_no_formula(text)[:2] for text in texts[:6]} == {"./"}
+
+
 def test_a_table_obeys_no_name() -> None:
     lines = _written("table").decode("utf-8").splitlines()
     assert len(lines) == len(NAMES) + 1

@@ -423,6 +423,13 @@ def test_weakest_classes_stand_out_in_their_curves() -> None:
         assert "4 more classes" in texts
 
 
+def test_a_name_that_matplotlib_would_hide_is_in_the_legend() -> None:
+    metrics = evaluated.metrics(["_ant", "bee"])
+    roc, pr = (svg_texts(picture) for picture in render(metrics).pictures()[2:4])
+    for texts, key, short in ((roc, "roc_auc", "AUC"), (pr, "average_precision", "AP")):
+        assert f"_ant, {short} {metrics['per_class']['_ant'][key]:.3f}" in {text.strip() for text in texts}
+
+
 def test_curves_show_what_was_logged_and_only_that() -> None:
     history = [
         {"step": 10, "epoch": 0.5, "train_loss": 2.0, "learning_rate": 0.1},

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from pipeline import images, storage
 from pipeline.errors import InputError
-from trainer import classifier
+from trainer import classifier, prediction_output
 from trainer import run as run_lib
 from trainer.explanation import grad_cam, occlusion, overlay
 from trainer.image_sources import Source
@@ -69,10 +69,12 @@ def explain(
 
 
 def as_line(explained: Explained) -> str:
+    """For a terminal, names escaped; see `prediction_output.shown`."""
+    file, label, picture = map(prediction_output.shown, (explained.file, explained.label, explained.picture))
     if explained.error:
-        return f"{explained.file}  ! {explained.error}"
-    seen = explained.picture if explained.found else f"{explained.picture}  (nothing in it speaks for this class)"
-    return f"{explained.file}  {explained.label} {explained.confidence:.1%}  {seen}"
+        return f"{file}  ! {prediction_output.shown(explained.error)}"
+    seen = picture if explained.found else f"{picture}  (nothing in it speaks for this class)"
+    return f"{file}  {label} {explained.confidence:.1%}  {seen}"
 
 
 def _index(classes: Sequence[str], name: str) -> int:

@@ -16,8 +16,9 @@ from pipeline import evaluation, storage
 from pipeline import manifest as manifest_lib
 from pipeline.errors import InputError
 from pipeline.manifest import Manifest
-from trainer import checkpoints, classifier, predictions, strategies
+from trainer import checkpoints, classifier, prediction_output, predictions, strategies
 from trainer import run as run_lib
+from trainer.evaluation import splits
 from trainer.label_errors import dynamics, out_of_fold, scores, sheet
 from trainer.label_errors.dynamics import Dynamics, Look
 from trainer.run import Run
@@ -60,8 +61,8 @@ def find(
       data: another dataset with the same classes; None is the one that was trained on.
       split: of the dataset; None is the one that was trained on.
       out: a folder; None is `workdir/label_errors`.
-      evidence: of `EVIDENCE`; auto takes the dynamics where training recorded them, the features where it did not, and
-        the model where it has not trained on the split.
+      evidence: of `EVIDENCE`; auto takes the dynamics where training recorded them, the features where it did not, as
+        of a corrected or grown version, and the model where it has not trained on the split's images.
       checkpoint: see `checkpoints.load_weights`.
 
     Raises:
@@ -75,9 +76,10 @@ def find(
     manifest = manifest_lib.load(data)
     run_lib.check_classes(run, manifest.classes, data)
     manifest_lib.verify(data, manifest, [split])
-    trained = (manifest.fingerprint, split) == (run.dataset_fingerprint, run.config["train_split"])
-    evidence = _choose(evidence, workdir, split, trained=trained)
     identities = evaluation.identities(data, manifest, split=split, **_caching(run))
+    trained = splits.used_for(run, manifest, split, identities.ids) == "training"
+    recorded = (manifest.fingerprint, split) == (run.dataset_fingerprint, run.config["train_split"])
+    evidence = _choose(evidence, workdir, split, trained=trained, recorded=recorded)
     if evidence == "dynamics":
         looks = dynamics.read(workdir, fingerprint=manifest.fingerprint, examples=manifest.split(split).examples)
     else:
@@ -85,7 +87,7 @@ def find(
         looks = dynamics.of_looks([look])
     found = Found(evidence, looks, scores.suspicion(looks), scores.suggestions(looks))
     out = out or storage.join(workdir, FOLDER)
-    storage.write_bytes(storage.join(out, CSV_FILE), _table(found, identities, manifest.classes))
+    storage.write_bytes(storage.join(out, CSV_FILE), table(found, identities, manifest.classes))
     shown = found.order[:limit].tolist()
     records = evaluation.records_at(data, manifest, split=split, positions=shown, **_caching(run))
     page = sheet.render(
@@ -100,18 +102,30 @@ def find(
     return found
 
 
-def _choose(evidence: str, workdir: str, split: str, *, trained: bool) -> str:
+def _choose(evidence: str, workdir: str, split: str, *, trained: bool, recorded: bool) -> str:
+    """One of `EVIDENCE` but auto.
+
+    Args:
+      trained: on images of the split.
+      recorded: whether dynamics, where there are any, are of these very examples.
+
+    Raises:
+      InputError: where there is no such evidence, or it would say nothing.
+    """
     if evidence == "auto":
         if not trained:
             return "model"
-        if dynamics.steps(workdir):
+        if recorded and dynamics.steps(workdir):
             return "dynamics"
-        logging.warning("the training recorded no dynamics (logs.dynamics): its features say which labels are wrong")
+        reason = "recorded no dynamics (logs.dynamics)" if recorded else "was on another version of this dataset"
+        logging.warning("the training %s: its features say which labels are wrong", reason)
         return "features"
     if evidence == "model" and trained:
-        raise InputError("--evidence=model: it was trained on these labels, and repeats them; use dynamics or features")
-    if evidence == "dynamics" and not trained:
-        raise InputError(f"--evidence=dynamics: this run was not trained on {split!r} of that dataset; use model")
+        others = "dynamics or features" if recorded else "features"
+        raise InputError(f"--evidence=model: it was trained on these labels, and repeats them; use {others}")
+    if evidence == "dynamics" and not recorded:
+        other = "features" if trained else "model"
+        raise InputError(f"--evidence=dynamics: this run was not trained on {split!r} of that dataset; use {other}")
     return evidence
 
 
@@ -150,12 +164,15 @@ def _look(
     return out_of_fold.look(features, labels, groups, num_classes=len(manifest.classes))
 
 
-def _table(found: Found, identities: evaluation.Identities, classes: Sequence[str]) -> bytes:
-    """A CSV in the order of the ranking; with one look nothing can be forgotten, and the column stays empty."""
+def table(found: Found, identities: evaluation.Identities, classes: Sequence[str]) -> bytes:
+    """A CSV in the order of the ranking; with one look nothing can be forgotten, and the column stays empty.
+
+    Texts are quoted, and none begins as a formula does: see `prediction_output`.
+    """
     losses, margins = scores.mean_losses(found.looks), scores.mean_margins(found.looks)
     events = scores.forgetting_events(found.looks)
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerow(
         ("rank", "score", "id", "file", "label", "suggested", "suggested_probability", "loss", "margin", "forgetting")
     )
@@ -164,14 +181,14 @@ def _table(found: Found, identities: evaluation.Identities, classes: Sequence[st
         writer.writerow(
             (
                 rank,
-                f"{found.suspicion[place]:.4f}",
+                round(float(found.suspicion[place]), 4),
                 identities.ids[place],
-                identities.files[place],
-                classes[found.looks.labels[place]],
-                classes[suggested],
-                f"{probability:.4f}",
-                f"{losses[place]:.4f}",
-                f"{margins[place]:.4f}",
+                prediction_output.file_no_formula(identities.files[place]),
+                prediction_output.no_formula(classes[found.looks.labels[place]]),
+                prediction_output.no_formula(classes[suggested]),
+                round(float(probability), 4),
+                round(float(losses[place]), 4),
+                round(float(margins[place]), 4),
                 events[place] if len(found.looks.losses) > 1 else "",
             )
         )

@@ -43,7 +43,8 @@ def _drawn(metrics: Mapping[str, Any], kind: str, keys: tuple[str, str], area: s
         axes.plot(*(curves[kind][name][key] for key in keys), color=colour, linestyle=pattern, linewidth=1.4)
     for name, (colour, pattern) in zip(named, picture.LINES, strict=False):
         shown = f"{picture.label(name, most=18)}, {short} {per_class[name][area]:.3f}"
-        axes.plot([], [], color=colour, linestyle=pattern, label=shown)
+        # Matplotlib leaves labels that begin with _ out of a legend; browsers leave out the space.
+        axes.plot([], [], color=colour, linestyle=pattern, label=f" {shown}" if shown.startswith("_") else shown)
     _finish(axes, kind)
     said = "; ".join(f"{name} {per_class[name][area]:.3f}" for name in named)
     title = "ROC" if kind == "roc" else "Precision-recall"

@@ -82,6 +82,15 @@ def test_without_a_class_the_likeliest_is_explained(workdir: str, photos: pathli
     assert (tmp_path / "a.occlusion.png").exists()
 
 
+def test_a_terminal_obeys_no_name() -> None:
+    file = "\x1b]0;title\x07\n\udcff.jpg"
+    seen = explain.Explained(file, "\x1b[31mant", 0.5, f"out/{file}.png", True, None)
+    assert explain.as_line(seen) == r"\x1b]0;title\x07\n\xff.jpg  \x1b[31mant 50.0%  out/\x1b]0;title\x07\n\xff.jpg.png"
+    assert r"\xff.jpg.png  (nothing" in explain.as_line(seen._replace(found=False))
+    unread = seen._replace(error="unreadable: \x1b[2J")
+    assert explain.as_line(unread) == r"\x1b]0;title\x07\n\xff.jpg  ! unreadable: \x1b[2J"
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

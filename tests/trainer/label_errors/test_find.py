@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ import pytest
 from pipeline import evaluation
 from pipeline import manifest as manifest_lib
 from pipeline.errors import InputError
+from pipeline.evaluation import Identities
+from tests.conftest import REPOSITORY
 from tests.trainer.label_errors.conftest import Recorded
 from trainer.commands import label_errors
-from trainer.label_errors import dynamics
+from trainer.label_errors import dynamics, find, scores
 
 
 def run(recorded: Recorded, out: pathlib.Path, *flags: str) -> tuple[list[dict[str, str]], str]:
@@ -67,3 +71,39 @@ def test_features_stand_in_for_dynamics(recorded: Recorded, tmp_path: pathlib.Pa
     rows, _ = run(recorded, tmp_path, "--evidence=features")
     agreeing = np.mean([float(row["margin"]) > 0 for row in rows])
     assert 0.18 < agreeing < 0.9  # one of ten by chance, and all if the regression had seen them
+
+
+def test_a_corrected_version_is_not_judged_by_the_model_that_was_trained_on_its_images(
+    recorded: Recorded, digits: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its dynamics are of other labels, so the features speak."""
+    image = evaluation.identities(digits, manifest_lib.load(digits), split="train").ids[0]
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text(f"id,label\n{image},remove\n")
+    command = [sys.executable, "-m", "preprocess", f"--correct={digits}", f"--corrections={corrections}"]
+    command += [f"--output={tmp_path}", "--name=digits", "--version=1.0.1"]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=120)
+    data = f"--data={tmp_path}/digits/1.0.1"
+    rows, _ = run(recorded, tmp_path, data)
+    assert f"{len(rows):,} labels ranked by features" in capsys.readouterr().out
+    assert image not in {row["id"] for row in rows}
+    with pytest.raises(InputError, match="it was trained on these labels"):
+        run(recorded, tmp_path, data, "--evidence=model")
+    with pytest.raises(InputError, match="not trained on 'train' of that dataset; use features"):
+        run(recorded, tmp_path, data, "--evidence=dynamics")
+    run(recorded, tmp_path, data, "--split=test")
+    assert "labels ranked by model" in capsys.readouterr().out
+
+
+def test_no_text_of_the_table_begins_as_a_formula() -> None:
+    values = np.array([0.5, 0.25], np.float32)
+    look = dynamics.Look(np.array([0, 1], np.int32), values, -values, np.array([1, 0], np.int32))
+    looks = dynamics.of_looks([look])
+    found = find.Found("features", looks, scores.suspicion(looks), scores.suggestions(looks))
+    files = ("=cmd|' /C calc'!A0.jpg", "bée/;=1.jpg")
+    written = find.table(found, Identities(("0" * 64, "1" * 64), files, ("", "")), ("@ant", "bée")).decode()
+    first, second = csv.DictReader(written.splitlines())
+    assert (first["file"], first["label"], first["suggested"]) == (f"./{files[0]}", "'@ant", "bée")
+    assert (second["file"], second["label"], second["suggested"]) == (files[1], "bée", "'@ant")
+    assert f'"{files[1]}"' in written  # quoted, where a semicolon separates
+    assert (first["loss"], first["margin"], first["forgetting"]) == ("0.5", "-0.5", "")

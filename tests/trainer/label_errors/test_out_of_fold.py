@@ -35,5 +35,49 @@ def test_a_class_of_fewer_examples_than_folds_has_no_probability_where_none_is_l
     few = np.flatnonzero((labels > 0) | (np.cumsum(labels == 0) <= 1))  # one zero
     found = out_of_fold.look(pixels[few].astype(np.float32), labels[few], list(map(str, few)), num_classes=11)
     assert found.losses[labels[few] == 0].min() > 20
-    with pytest.raises(InputError, match="10 examples in 1 groups: expected at least 5"):
-        out_of_fold.look(pixels[:10].astype(np.float32), labels[:10], ["one"] * 10, num_classes=10)
+
+
+def test_four_examples_of_each_class_are_compared_in_four_folds() -> None:
+    pixels, digits = load_digits(return_X_y=True)
+    few = np.concatenate([np.flatnonzero(digits == digit)[:4] for digit in range(4)])
+    labels = digits[few]
+    labels[3], labels[4] = 1, 0  # a zero and a one
+    found = out_of_fold.look(pixels[few].astype(np.float32), labels, list(map(str, few)), num_classes=4)
+    assert set(np.argsort(found.margins)[:2]) == {3, 4}
+
+
+@pytest.mark.parametrize("ones", [1, 6])
+def test_a_fold_that_leaves_one_class_is_sure_of_it(ones: int) -> None:
+    """Two classes, one of them in one group: nothing is learned of it where it is asked for."""
+    pixels, digits = load_digits(return_X_y=True)
+    few = np.concatenate([np.flatnonzero(digits == 0)[:20], np.flatnonzero(digits == 1)[:ones]])
+    groups = [*map(str, range(20)), *["ones"] * ones]
+    found = out_of_fold.look(pixels[few].astype(np.float32), digits[few], groups, num_classes=2)
+    assert (found.losses[20:] > 20).all()
+    assert (found.losses[:20] < 1).all()
+    others = np.exp(-found.losses.astype(np.float64) - found.margins)
+    assert (np.exp(-found.losses) + others <= 1 + 1e-6).all()
+
+
+def test_groups_of_unequal_sizes_may_leave_a_fold_empty() -> None:
+    labels = np.array([1, 1, 1, 1, 1, 0, 0, 0, 1])
+    features = np.random.default_rng(0).normal(size=[9, 3]).astype(np.float32)
+    found = out_of_fold.look(features, labels, list("323221002"), num_classes=2)
+    assert np.isfinite(found.margins).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups"),
+    [
+        ([0, 0, 1, 1], "aaaa"),
+        ([0, 1, 2, 3], "abcd"),  # each is alone
+        ([0, 0, 0, 0], "abcd"),
+        ([0, 0, 1, 1], "aabb"),  # each class leaves only the other
+        ([], ""),
+    ],
+)
+def test_examples_that_say_nothing_of_each_other_are_named(labels: list[int], groups: str) -> None:
+    features = np.zeros([len(labels), 3], np.float32)
+    counts = f"{len(labels)} examples of {len(set(labels))} classes in {len(set(groups))} groups say nothing"
+    with pytest.raises(InputError, match=counts):
+        out_of_fold.look(features, np.array(labels, np.int64), list(groups), num_classes=4)
