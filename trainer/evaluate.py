@@ -188,6 +188,7 @@ def evaluate(
         ledger.read(data, split, sliced) if sliced else {},
         found.ids,
         summary.right_of(found),
+        found.groups,
         keep_single=bool(columns),
     )
     if robustness:

@@ -86,7 +86,9 @@ def metrics(classes: Sequence[str], **changes: Any) -> dict[str, Any]:
     )
     light = {name: (int(name) * 37 % 256, f"camera {int(name) % 3}") for name in known.ids}
     correct = summary.right_of(known)  # type: ignore[arg-type]
-    content["slices"] = slices.summarize(("brightness", "key"), light, known.ids, correct, keep_single=False)
+    content["slices"] = slices.summarize(
+        ("brightness", "key"), light, known.ids, correct, known.groups, keep_single=False
+    )
     content["robustness"] = [
         {"corruption": name, "severity": severity, "accuracy": content["accuracy"] * (1 - severity * loss)}
         for name, loss in (

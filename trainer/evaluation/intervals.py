@@ -96,6 +96,26 @@ def bootstrap(
     )
 
 
+def of_share(hits: npt.NDArray[np.bool_], groups: Sequence[str]) -> Interval:
+    """Of an accuracy alone, at `LEVEL`, without resampling.
+
+    With as many draws as one likes, the bootstrap's variance of a mean is the sum of the squared errors of what it draws.
+
+    Args:
+      hits: [n], n at least 1.
+      groups: [n]; an empty one is a group of its own. Where all are of one, they say as much as one example.
+    """
+    of_group, share = resampling.numbered(groups), float(hits.mean())
+    if of_group.max() == 0:
+        return wilson(share, 1.0)
+    weights = np.full(len(hits), 1 / len(hits))
+    errors = weights * (hits - share)
+    independent = float(np.square(errors).sum())
+    by_group = float(np.square(np.bincount(of_group, errors)).sum())
+    design = _design(errors, weights, of_group, by_group / independent if independent else 0.0)
+    return wilson(share, len(hits) / design.effect, df=design.df)
+
+
 def of_difference(
     one: npt.NDArray[np.bool_],
     other: npt.NDArray[np.bool_],

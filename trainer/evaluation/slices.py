@@ -25,7 +25,7 @@ class Slice(NamedTuple):
     value: str  # a text, or of numbers the smallest and the largest
     examples: int
     accuracy: float
-    interval: tuple[float, float]  # Wilson's at `intervals.LEVEL`, as if examples were independent
+    interval: tuple[float, float]  # see `intervals.of_share`
 
 
 def choose(asked: Sequence[str], available: Sequence[str], data: str) -> tuple[str, ...]:
@@ -49,6 +49,7 @@ def summarize(
     rows: Mapping[str, Sequence[Any]],
     ids: Sequence[str],
     correct: npt.NDArray[np.bool_],
+    groups: Sequence[str],
     *,
     keep_single: bool,
 ) -> list[dict[str, Any]]:
@@ -57,16 +58,17 @@ def summarize(
     Args:
       keep_single: also where a column has the same value everywhere, which says nothing unless somebody asked.
       rows: the columns' values by an example's id; an example without is in `UNKNOWN`.
-      ids, correct: [n] examples.
+      ids, correct, groups: [n] examples.
     """
     found: list[dict[str, Any]] = []
     for place, column in enumerate(columns):
-        of_one = of_column(column, [rows[name][place] if name in rows else None for name in ids], correct)
+        values = [rows[name][place] if name in rows else None for name in ids]
+        of_one = of_column(column, values, correct, groups)
         found += [part._asdict() for part in of_one if keep_single or len(of_one) > 1]
     return found
 
 
-def of_column(column: str, values: Sequence[Any], correct: npt.NDArray[np.bool_]) -> list[Slice]:
+def of_column(column: str, values: Sequence[Any], correct: npt.NDArray[np.bool_], groups: Sequence[str]) -> list[Slice]:
     """Slices without overlap that together hold every example.
 
     Numbers are cut at quantiles, or told apart where they take few values; texts are told apart, the most frequent
@@ -76,12 +78,13 @@ def of_column(column: str, values: Sequence[Any], correct: npt.NDArray[np.bool_]
       column: its name.
       values: [n] numbers, or texts; None where not known.
       correct: [n].
+      groups: [n]; an empty one is a group of its own.
     """
     found = []
     for name, members in _parts(values):
-        hits = int(correct[members].sum())
-        interval = intervals.wilson(hits / len(members), len(members))
-        found.append(Slice(column, name, len(members), hits / len(members), interval))
+        hits = correct[members]
+        interval = intervals.of_share(hits, [groups[member] for member in members])
+        found.append(Slice(column, name, len(members), int(hits.sum()) / len(members), interval))
     return found
 
 

@@ -27,7 +27,7 @@ VALUES = st.one_of(
 @given(VALUES, st.randoms())
 def test_slices_hold_every_example_once(values: list[object], random: object) -> None:
     correct = np.array([random.random() < 0.7 for _ in values])
-    found = slices.of_column("column", values, correct)
+    found = slices.of_column("column", values, correct, [""] * len(values))
     assert sum(part.examples for part in found) == len(values)
     assert sum(round(part.accuracy * part.examples) for part in found) == correct.sum()
     assert len({part.value for part in found}) == len(found)
@@ -38,18 +38,33 @@ def test_slices_hold_every_example_once(values: list[object], random: object) ->
 
 def test_numbers_are_cut_at_quartiles() -> None:
     correct = np.arange(100) >= 25
-    found = slices.of_column("bytes", [1000 + number for number in range(100)], correct)
+    found = slices.of_column("bytes", [1000 + number for number in range(100)], correct, [""] * 100)
     expected = [("1,000 to 1,024", 25, 0.0), ("1,025 to 1,049", 25, 1.0), ("1,050 to 1,074", 25, 1.0)]
     assert [(part.value, part.examples, part.accuracy) for part in found[:3]] == expected
-    few = slices.of_column("width", [32, 64, 32, 64], np.array([True, False, True, True]))
+    few = slices.of_column("width", [32, 64, 32, 64], np.array([True, False, True, True]), [""] * 4)
     assert [(part.value, part.accuracy) for part in few] == [("32", 1.0), ("64", 0.5)]
 
 
 def test_texts_are_told_apart_where_they_are_frequent() -> None:
     values = ["camera 1"] * 12 + ["camera 2"] * 30 + [""] * 10 + [f"other {number}" for number in range(5)] + [None]
-    found = slices.of_column("key", values, np.ones(len(values), bool))
+    found = slices.of_column("key", values, np.ones(len(values), bool), [""] * len(values))
     sizes = {part.value: part.examples for part in found}
     assert sizes == {"camera 2": 30, "camera 1": 12, slices.EMPTY: 10, slices.REST: 5, slices.UNKNOWN: 1}
+
+
+def test_slices_count_groups_as_the_accuracy_of_all_does() -> None:
+    """40 plants of ten photos, right or wrong together, and light that has nothing to do with it."""
+    rng = np.random.default_rng(0)
+    plants = [f"plant {number}" for number in np.repeat(np.arange(40), 10)]
+    missed = []
+    for _ in range(100):
+        correct = np.repeat(rng.random(40) < 0.8, 10)
+        light = rng.permutation(400)
+        parts = slices.of_column("brightness", light.tolist(), correct, plants)
+        missed += [not part.interval[0] <= 0.8 <= part.interval[1] for part in parts]
+    assert np.mean(missed) < 0.08  # of 400 slices; 50 to 60 % where images count alone
+    [alone] = slices.of_column("brightness", [1] * 9, np.ones(9, bool), ["one plant"] * 9)
+    assert alone.interval == pytest.approx(scipy.stats.binomtest(1, 1).proportion_ci(method="wilson"))
 
 
 def test_columns_are_asked_for_or_usual_and_one_value_says_nothing() -> None:
@@ -62,7 +77,7 @@ def test_columns_are_asked_for_or_usual_and_one_value_says_nothing() -> None:
     with pytest.raises(InputError, match="has no ledger"):
         slices.choose(("bytes",), (), "d")
     rows = {"one": (32, 5), "two": (32, 9)}
-    given = ("shorter_side", "bytes"), rows, ["one", "two"], np.array([True, False])
+    given = ("shorter_side", "bytes"), rows, ["one", "two"], np.array([True, False]), ["", ""]
     found = slices.summarize(*given, keep_single=False)
     assert [(part["column"], part["value"], part["accuracy"]) for part in found] == [
         ("bytes", "5", 1.0),
