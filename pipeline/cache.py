@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from pipeline.errors import InputError
@@ -48,18 +50,56 @@ def choose(
     return Choice("none", f"{_mib(stored_bytes)} exceed a third of the {_mib(available_bytes)} free")
 
 
-def available_bytes() -> int:
-    """Memory this process may still take: the machine's, or the container's limit where that is lower."""
+def available_bytes(root: str = "/") -> int:
+    """Memory this process may still take: what the machine has, or a container's or job's limit leaves of it.
+
+    What the page cache would give back counts as free, on the machine and within a limit, else one pass over the shards
+    would look like a lack of memory.
+
+    Args:
+      root: where proc and sys are mounted.
+    """
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        available = _numbers(os.path.join(root, "proc/meminfo"))["MemAvailable:"] * 1024
+    return max(0, min([available, *_left_by_limits(root)]))
+
+
+def _left_by_limits(root: str) -> Iterator[int]:
+    """What each control group that this process is in leaves, the outer ones too: any of them may be the narrowest.
+
+    Version 2: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files, version 1:
+    https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
+    """
     try:
-        with open("/proc/meminfo") as stream:  # MemAvailable also counts what the page cache would give back
-            fields = dict(line.split(":", 1) for line in stream)
-        available = int(fields["MemAvailable"].split()[0]) * 1024
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as current:
-            available = min(available, max(0, int(limit.read()) - int(current.read())))
-    except (OSError, KeyError, ValueError):  # no procfs or cgroup v2, or the limit reads "max"
-        pass
-    return available
+        with open(os.path.join(root, "proc/self/cgroup")) as stream:
+            groups = [line.rstrip("\n").split(":", 2) for line in stream]
+    except OSError:
+        return
+    for _, controllers, path in groups:
+        if not controllers:
+            mount, most, used, prefix = "sys/fs/cgroup", "memory.max", "memory.current", ""
+        elif "memory" in controllers.split(","):
+            mount, most, used, prefix = (
+                "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_",
+            )  # fmt: skip
+        else:
+            continue
+        parts = path.strip("/").split("/")
+        for depth in range(len(parts) + 1):
+            folder = os.path.join(root, mount, *parts[:depth])
+            with contextlib.suppress(OSError, ValueError, KeyError):  # not there, or the limit reads "max"
+                with open(os.path.join(folder, most)) as limit, open(os.path.join(folder, used)) as current:
+                    left = int(limit.read()) - int(current.read())
+                stat = _numbers(os.path.join(folder, "memory.stat"))
+                yield left + sum(stat[f"{prefix}{kind}_file"] for kind in ("inactive", "active"))
+
+
+def _numbers(path: str) -> dict[str, int]:
+    """Of a file with a name and a number on each line."""
+    with open(path) as stream:
+        lines = [line.split() for line in stream]
+    return {line[0]: int(line[1]) for line in lines if len(line) > 1}
 
 
 def _mib(size_bytes: int) -> str:
