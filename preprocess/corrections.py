@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import difflib
 import io
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -59,26 +60,27 @@ class Resolved:
 def read(path: str, old: Manifest) -> Corrections:
     """Raises InputError where the file can't be read, or names no class of `old`, or contradicts itself."""
     try:
-        text = storage.read_bytes(path).decode("utf-8-sig", "surrogateescape")
+        text = storage.read_bytes(os.path.expanduser(path)).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise InputError(f"--corrections={path} cannot be read: {error.strerror or error}") from error
-    reader = csv.reader(io.StringIO(text, newline=""))
-    header = [name.strip().lower() for name in next(reader, [])]
+    rows = _rows(text, path)
+    _, first = next(rows, (1, []))
+    header = [name.strip().lower() for name in first]
     if "label" not in header or not {"id", "file"} & {*header}:
         raise InputError(f"--corrections={path} has the columns {header}: expected label, and id or file")
     by_id: dict[str, Line] = {}
     by_file: dict[str, Line] = {}
-    for cells in reader:
+    for number, cells in rows:
         if not any(cells):
             continue
         values = dict(zip(header, cells, strict=False))
-        where = f"--corrections={path}, line {reader.line_num}"
+        where = f"--corrections={path}, line {number}"
         label = _label(values.get("label", "").strip(), old, where)
         image, file = values.get("id", "").strip().lower(), values.get("file", "")
         if not image and not file:
             raise InputError(f"{where}: neither id nor file: name the image")
         lines, name = (by_id, image) if image else (by_file, file)
-        earlier = lines.setdefault(name, Line(reader.line_num, name, label))
+        earlier = lines.setdefault(name, Line(number, name, label))
         if earlier.label != label:
             raise InputError(
                 f"{where}: {name} is to be {_said(label)}, and {_said(earlier.label)} in line {earlier.number}"
@@ -86,6 +88,18 @@ def read(path: str, old: Manifest) -> Corrections:
     if not by_id and not by_file:
         raise InputError(f"--corrections={path} holds no corrections")
     return Corrections(path, by_id, by_file)
+
+
+def _rows(text: str, path: str) -> Iterator[tuple[int, list[str]]]:
+    """(number of its last line, cells) of each row; raises InputError where one can't be parsed."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise InputError(
+            f"--corrections={path}, line {reader.line_num}: {error}: is there a quote that nothing closes?"
+        ) from error
 
 
 def match(rows: Iterable[Row], corrections: Corrections) -> Iterator[Match]:

@@ -59,13 +59,16 @@ def build(pipeline: beam.Pipeline, job: Job, plan_file: str | None = None) -> No
         | "SpreadPieces" >> beam.Reshuffle()
         | "ListFiles" >> _step(lambda piece: _list_files(inputs[piece[0]], piece[1]), "rows", "seen")
     )
+    if settings.earlier:  # what became of every file then
+        earlier_rows = (
+            pipeline
+            | "LedgerParts" >> beam.Create(growth.ledger_parts(settings.earlier))
+            | "ReadRows" >> beam.FlatMap(growth.read_rows)
+        )
     if settings.replay_quarantine:  # of what there is only what was left out before; what was not stays in its shard
         listed = (
             {
-                "rows": pipeline
-                | "LedgerParts" >> beam.Create(growth.ledger_parts(settings.replay_quarantine))
-                | "ReadRows" >> beam.FlatMap(growth.read_rows)
-                | "RowsByName" >> beam.FlatMap(growth.spread_names, job.earlier_partitions),
+                "rows": earlier_rows | "RowsByName" >> beam.FlatMap(growth.spread_names, job.earlier_partitions),
                 "files": listed.main | "FilesByName" >> beam.FlatMap(growth.spread_names, job.earlier_partitions),
                 "unlisted": listed.rows | "UnlistedByName" >> beam.FlatMap(growth.spread_names, job.earlier_partitions),
             }
@@ -85,16 +88,15 @@ def build(pipeline: beam.Pipeline, job: Job, plan_file: str | None = None) -> No
         | "SpreadFiles" >> beam.Reshuffle()
         | "Inspect" >> _step(lambda batch: inspection.inspect(batch, inputs, settings.storing, compare), "rows")
     )
-    # Equal bytes are one image, or a contradiction; an image of an earlier version stays in its split.
+    # Equal bytes are one image, or a contradiction; one of an earlier version stays in its split and as corrected.
     known = (
         (inspected.main, listed.old) | "OldAndNew" >> beam.Flatten() if settings.replay_quarantine else inspected.main
     )
     same_bytes = {"facts": known | "FactsByBytes" >> beam.FlatMap(_spread_facts, partition_count)}
-    if settings.grow_from:
+    if settings.earlier:
         same_bytes["pins"] = (
-            pipeline
-            | "LedgerParts" >> beam.Create(growth.ledger_parts(settings.grow_from))
-            | "ReadPins" >> beam.FlatMap(growth.pins)
+            earlier_rows
+            | "Pins" >> beam.FlatMap(growth.pins)
             | "PinsByBytes" >> beam.FlatMap(growth.spread_pins, partition_count)
         )
     unique = (

@@ -67,15 +67,14 @@ def ledger_parts(directory: str) -> list[str]:
     return [storage.join(directory, name) for name in names]
 
 
-def pins(part: str) -> Iterator[list[Pin]]:
-    """The images that one ledger part says are written, or removed by a correction."""
-    for rows in read_rows(part):
-        if batch := [
-            Pin(row.sha256, row.class_name, row.split, row.corrected_from)
-            for row in rows
-            if row.status == "written" or row.reason == ledger.REMOVED
-        ]:
-            yield batch
+def pins(rows: Sequence[Row]) -> Iterator[list[Pin]]:
+    """The images that these rows say are written, or removed by a correction."""
+    if batch := [
+        Pin(row.sha256, row.class_name, row.split, row.corrected_from)
+        for row in rows
+        if row.status == "written" or row.reason == ledger.REMOVED
+    ]:
+        yield batch
 
 
 def spread_pins(batch: Sequence[Pin], count: int) -> Iterator[tuple[int, Sequence[Pin]]]:

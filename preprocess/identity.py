@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -46,7 +47,8 @@ def unique(batches: Iterable[Sequence[Facts]], pins: Iterable[Sequence[Pin]] = (
     for batch in batches:
         for facts in batch:
             by_sha256[facts.sha256].append(facts)
-    pinned = {pin.sha256: pin for batch in pins for pin in batch}
+    # Where a ledger calls an image written and removed, the removal counts.
+    pinned = {pin.sha256: pin for pin in sorted(itertools.chain.from_iterable(pins), key=lambda pin: not pin.split)}
     kept: list[Facts] = []
     rows: list[Row] = []
     edges: list[Edge] = []
@@ -54,6 +56,8 @@ def unique(batches: Iterable[Sequence[Facts]], pins: Iterable[Sequence[Pin]] = (
     for sha256 in sorted(by_sha256):
         pin = pinned.get(sha256)
         same = sorted(by_sha256[sha256], key=_order)
+        if pin and not pin.split and same[0].old:  # it stands in a shard, and that is not written again
+            pin = None
         if pin and not pin.split:
             rows += [facts.row("quarantined", reason=REMOVED, detail="by an earlier correction") for facts in same]
             continue

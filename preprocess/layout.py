@@ -177,4 +177,7 @@ def _too_few(classes: Sequence[str], seen: Mapping[str, int], reasons: Mapping[s
             missing.append(f"{name!r}: " + (f"of {files:,} files {named}" if files else "no file"))
     shown = "; ".join(missing[:5]) + (f"; and {len(missing) - 5} more classes" if len(missing) > 5 else "")
     left = f"only {classes[0]!r} is" if classes else "none is"
-    return f"a classifier needs two classes with usable images, and {left} left ({shown}): repair or add images"
+    cure = "repair or add images"
+    if any(reasons.get(name, {}).get("class_too_small", 0) > 1 for name in seen):
+        cure += ", or give --near_duplicates=ignore if look-alikes are the reason"
+    return f"a classifier needs two classes with usable images, and {left} left ({shown}): {cure}"

@@ -114,10 +114,21 @@ def part_count(rows: int) -> int:
 def write_part(
     index: int, parts: int, batches: Iterable[Sequence[Row]], directory: str, scratch: str = ""
 ) -> tuple[str, Tally]:
-    """Writes one JSONL file, sorted by input and name; returns its name and its sums."""
+    """Writes one JSONL file, sorted by input and name; returns its name and its sums.
+
+    Raises:
+      InputError: where it cannot be written.
+      ConnectionError, FileNotFoundError: where a bucket cannot be reached, or the folder was deleted.
+    """
     ordered = sorted((row for batch in batches for row in batch), key=order)
     name = f"ledger-{index:05d}-of-{parts:05d}.jsonl"
-    storage.write_text(storage.join(directory, name), "".join(row.to_json() + "\n" for row in ordered), scratch)
+    path = storage.join(directory, name)
+    try:
+        storage.write_text(path, "".join(row.to_json() + "\n" for row in ordered), scratch)
+    except (ConnectionError, FileNotFoundError):
+        raise
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}; free space or check permissions") from error
     return name, tally(ordered)
 
 

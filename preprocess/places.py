@@ -46,6 +46,8 @@ def prepare(settings: Settings, *, overwrite: bool) -> Iterator[Places]:
                 places = _prepare_folder(settings, overwrite, held)
             else:
                 places = _prepare_bucket(settings, overwrite)
+        except storage.NoDriverError as error:
+            raise InputError(f"--output={settings.output} cannot be written: {error}") from None
         except InputError:
             raise
         except Exception as error:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 
 from pipeline import manifest, storage
+from pipeline.errors import InputError
 from pipeline.manifest import Manifest
 from preprocess import commit
 from preprocess.job import Job
@@ -25,7 +26,8 @@ def publish(job: Job, result: Manifest, parts: Sequence[str], page: str) -> None
     A runner may repeat this step after it was interrupted anywhere; the second time ends like the first would have.
 
     Raises:
-      InputError: where another job was quicker.
+      ConnectionError: where a bucket cannot be reached.
+      InputError: where another job was quicker, or the output cannot be written.
       RuntimeError: where a file is not as long as it was written.
     """
     settings = job.settings
@@ -35,6 +37,11 @@ def publish(job: Job, result: Manifest, parts: Sequence[str], page: str) -> None
         _complete(settings, result, parts, page)
     except FileNotFoundError as error:  # an earlier attempt of this very step may have got to its end
         commit.conclude(settings, result.fingerprint, error)
+    except ConnectionError:
+        raise
+    except OSError as error:  # by its own name where it has one: TFDS writes into the machine's temporary folder
+        path = error.filename or settings.staging
+        raise InputError(f"cannot write {path}: {error.strerror or error}; free space or check permissions") from error
     else:
         commit.publish(settings, result.fingerprint, [*shards, *_METADATA, _REPORT, *parts])
 

@@ -18,7 +18,8 @@ ADVICE = {
     "cannot_read": "Check that it is a regular file, its permissions, and where its link points.",
     "file_too_large": "Is it an image? Scale it down.",
     "conflicting_labels": "The same bytes lie under several classes; decide for one and delete the others.",
-    "class_too_small": "A class needs a group of images for every split; add images, or give fewer --splits.",
+    "class_too_small": "A class needs a group of images for every split; add images, or give fewer --splits, or "
+    "--near_duplicates=ignore if look-alikes are the reason.",
     "joins_two_splits": "Its likes stand in several splits already, and images don't move; delete it, or start anew.",
     "duplicate": "Kept once; nothing to do.",
     "removed": "A correction took it out; nothing to do.",

@@ -84,7 +84,8 @@ def open_folders(
     if not names:
         files = sum(not is_folder for _, is_folder in entries)
         found = f"{files:,} files but no class folders" if files else "no class folders"
-        raise InputError(f"--input={address} holds {found}: put the images into one sub-folder per class")
+        cure = _links_out(left_out) or ": put the images into one sub-folder per class"
+        raise InputError(f"--input={address} holds {found}{cure}")
     for name in names:  # every TFDS dataset is a folder of such folders
         if _VERSION.fullmatch(name) and storage.exists(storage.join(address, name, "dataset_info.json")):
             raise InputError(f"--input={address} holds versions of a TFDS dataset: give one, {address}/{name}")
@@ -96,7 +97,7 @@ def open_folders(
     others = [name for name in names if name not in meant]
     if others and not shared:  # say, vehicles: train, test, car
         return Folders(index, address, group_by, (), tuple(names), tuple(left_out))
-    _check_split_folders(address, {name: classes for name, (classes, _) in inside.items()}, others)
+    _check_split_folders(address, inside, others)
     return Folders(
         index,
         address,
@@ -107,18 +108,31 @@ def open_folders(
     )
 
 
-def _check_split_folders(address: str, classes: Mapping[str, Sequence[str]], others: Sequence[str]) -> None:
+def _check_split_folders(
+    address: str, inside: Mapping[str, tuple[Sequence[str], Sequence[str]]], others: Sequence[str]
+) -> None:
+    """`inside` has the class folders of each, and what is left out there."""
     if others:
         raise InputError(
-            f"--input={address} holds the split folders {', '.join(classes)} and beside them {others[0]!r}: move that "
+            f"--input={address} holds the split folders {', '.join(inside)} and beside them {others[0]!r}: move that "
             "elsewhere, or give the inputs one by one"
         )
-    for name in classes:
-        if not classes[name]:
-            raise InputError(
-                f"--input={address} holds split folders, and {name!r} has no class folders: put its images into one "
-                "sub-folder per class, or move it elsewhere"
-            )
+    for name, (classes, left_out) in inside.items():
+        if not classes:
+            cure = _links_out(left_out) or ": put its images into one sub-folder per class, or move it elsewhere"
+            raise InputError(f"--input={address} holds split folders, and {name!r} has no class folders{cure}")
+
+
+def _links_out(left_out: Sequence[str]) -> str:
+    """How "no class folders" goes on where there are some that lie elsewhere; else ""."""
+    links = [name for name in left_out if name.endswith(f" ({_LEADS_OUT})")]
+    if not links:
+        return ""
+    more = f" and {len(links) - 1:,} more" if len(links) > 1 else ""
+    return (
+        f", only {links[0]}{more}, and nothing outside is read: copy the folders in, or give the one that holds "
+        "them, or a listing"
+    )
 
 
 def _children(folder: str) -> list[tuple[str, bool]]:

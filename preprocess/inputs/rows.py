@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 
 import google_crc32c
 
@@ -19,6 +21,8 @@ _NAMES = {
     "group": ("group",),
 }
 _NAMED = 20  # columns that a message shows
+# Of one row of a CSV. A quote that nothing closes costs reading so many lines twice, also where every line has one.
+_ROW_LINES = 100
 _BOM = b"\xef\xbb\xbf"
 
 # What one row says, under our names for its columns; or, as text, what is wrong with it.
@@ -35,15 +39,38 @@ class Lines:
         self.bytes = 0
         self.lines = lines_before
         self.crc32c = 0  # of the bytes since somebody set it to 0
-        self._stream = stream
+        self.last = sys.maxsize  # the line after which an iterator ends, as if the stream did
+        self._stream = iter(stream)
+        self._taken: collections.deque[bytes] = collections.deque(maxlen=_ROW_LINES)
+        self._given_back: collections.deque[bytes] = collections.deque()
 
     def __iter__(self) -> Iterator[str]:
-        for line in self._stream:
+        while self.lines < self.last:
+            line = self._given_back.popleft() if self._given_back else next(self._stream, None)
+            if line is None:
+                return
             text = line.removeprefix(_BOM) if not self.lines else line
             self.bytes += len(line)
             self.crc32c = google_crc32c.extend(self.crc32c, line)
             self.lines += 1
+            self._taken.append(line)
             yield text.decode("utf-8", "surrogateescape")
+
+    def taken(self, count: int) -> list[bytes]:
+        """The last `count` lines that were taken, at most `_ROW_LINES`."""
+        return list(self._taken)[-count:]
+
+    def give_back(self, lines: Sequence[bytes], crc32c: int) -> None:
+        """Uncounts the lines that were taken last, so that a new iterator gives them again.
+
+        Args:
+          lines: they, in their order.
+          crc32c: as it was before them.
+        """
+        self.bytes -= sum(map(len, lines))
+        self.lines -= len(lines)
+        self.crc32c = crc32c
+        self._given_back.extendleft(reversed(lines))
 
 
 def delimiter_of(address: str) -> str:
@@ -90,22 +117,40 @@ def read_rows(lines: Lines, delimiter: str, header: tuple[str, ...]) -> Iterator
 
 
 def _csv_rows(lines: Lines, delimiter: str, header: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
-    reader = csv.reader(iter(lines), delimiter=delimiter, strict=True, skipinitialspace=True)
+    """Where a row of several lines is bad, only the first of them is: the quote it opens may be a stray one."""
+    reader = _strict_reader(lines, delimiter)
     while True:
-        number = lines.lines + 1
+        number, crc32c = lines.lines + 1, lines.crc32c
+        lines.last = lines.lines + _ROW_LINES
         try:
-            cells = next(reader, None)
+            cells, problem = next(reader, None), ""
         except csv.Error as error:
-            yield number, f"{error}, up to line {lines.lines:,}" if lines.lines > number else str(error)
-            continue
+            cells, problem = [], str(error)
         if cells is None:
             return
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            yield number, f"{len(cells)} columns, the first line has {len(header)}"
-        else:
+        if cells and len(cells) != len(header):
+            problem = f"{len(cells)} columns, the first line has {len(header)}"
+        if lines.lines > number:
+            first, *others = lines.taken(lines.lines - number + 1)
+            if not problem and _are_rows([first, others[-1]], delimiter, header):
+                problem = "it is closed where a row is"
+            if problem:
+                problem = f"a quote is not closed in its line ({problem}, up to line {lines.lines:,})"
+                lines.give_back(others, google_crc32c.extend(crc32c, first))
+                reader = _strict_reader(lines, delimiter)
+        if problem:
+            yield number, problem
+        elif cells:
             yield number, _stripped(zip(header, cells, strict=True))
+
+
+def _strict_reader(lines: Lines, delimiter: str) -> Iterator[list[str]]:
+    return csv.reader(iter(lines), delimiter=delimiter, strict=True, skipinitialspace=True)
+
+
+def _are_rows(lines: Iterable[bytes], delimiter: str, header: tuple[str, ...]) -> bool:
+    """Whether each line has all columns by itself, if quotes mean nothing; lines of a quoted text hardly ever do."""
+    return all(line.count(delimiter.encode()) + 1 == len(header) for line in lines)
 
 
 def _json_rows(lines: Lines) -> Iterator[tuple[int, Row]]:

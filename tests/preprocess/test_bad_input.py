@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pathlib
+import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from PIL import Image
 
 from pipeline import manifest
 from pipeline.errors import InputError
-from preprocess import inspection, settings, shards
+from preprocess import inspection, places, settings, shards
 from preprocess.inputs import Source, open_inputs
 from preprocess.layout import Layout, SplitLayout
+from tests.preprocess import publisher
 from tests.preprocess.folders import Outcome, contents, make_folders, numbered_png
 from tests.preprocess.test_settings import GOOD
 
@@ -197,22 +200,39 @@ def test_a_finished_dataset_is_refused_and_kept_without_overwrite(command: Comma
     assert set(contents(directory)) == shard_files | metadata
 
 
-def test_an_unfinished_dataset_is_cleared_and_somebody_elses_folder_is_not(
+def test_a_dead_job_s_folder_is_cleared_and_somebody_elses_dataset_is_not(
     command: Command, tmp_path: pathlib.Path
 ) -> None:
+    """Another program's dataset has the very file names that ours have."""
     root = make_folders(tmp_path / "in", {"ant": 5, "bee": 5})
-    directory = tmp_path / "out/tiny/1.0.0"
-    for folder in (directory, tmp_path / "out/tiny/1.0.0.incomplete-dead"):
+    directory, dead = tmp_path / "out/tiny/1.0.0", tmp_path / "out/tiny/1.0.0.incomplete-dead"
+    for folder in (directory, dead):
         folder.mkdir(parents=True)
         (folder / "tiny-train.tfrecord-00099-of-00100").write_text("old")
-    (directory / "thesis.doc").write_text("mine")
-    assert "is no dataset of ours, it holds thesis.doc" in command(input=root, output=tmp_path / "out").refusal
-    (directory / "thesis.doc").unlink()
-    outcome = command(input=root, output=tmp_path / "out")
-    assert outcome.status == 0
-    assert f"cleared the unfinished {directory}\n" in outcome.err
-    assert not (directory / "tiny-train.tfrecord-00099-of-00100").exists()
-    assert not (tmp_path / "out/tiny/1.0.0.incomplete-dead").exists()
+    for given in ({}, {"overwrite": True}):
+        line = command(input=root, output=tmp_path / "out", **given).refusal
+        assert (
+            f"{directory} is no dataset of ours, having no manifest.json, and holds tiny-train.tfrecord-00099" in line
+        )
+    assert (directory / "tiny-train.tfrecord-00099-of-00100").read_text() == "old"
+    assert not dead.exists()
+    (directory / "tiny-train.tfrecord-00099-of-00100").unlink()
+    assert command(input=root, output=tmp_path / "out").status == 0
+
+
+def test_a_dataset_in_the_place_of_its_own_input_is_refused(command: Command, tmp_path: pathlib.Path) -> None:
+    root = make_folders(tmp_path / "out/tiny", {"ant": 5, "bee": 5})
+    for output in (f"{tmp_path}/out", f"file://{tmp_path}/out"):
+        line = command(input=root, output=output).refusal
+        assert f"--output={output} with --name=tiny lies inside --input={root}" in line
+    assert {path.name for path in root.iterdir()} == {"ant", "bee"}
+
+    assert command(input=root, output=tmp_path / "data").status == 0
+    directory = tmp_path / "data/tiny/1.0.0"
+    before = contents(directory)
+    line = command(input=directory, output=tmp_path / "data", overwrite=True).refusal
+    assert f"--input={directory} lies where the dataset would be written" in line
+    assert contents(directory) == before
 
 
 def test_an_output_that_cannot_be_written(command: Command, tmp_path: pathlib.Path) -> None:
@@ -266,3 +286,37 @@ def test_an_output_that_a_link_brings_inside_the_input(command: Command, tmp_pat
     make_folders(tmp_path / "in", {"ant": 5, "bee": 5})
     (tmp_path / "link").symlink_to(tmp_path / "in")
     assert "lies inside --input" in command(input=tmp_path / "in", output=tmp_path / "link/out").refusal
+
+
+@contextlib.contextmanager
+def full_disk(file_bytes: int) -> Iterator[None]:
+    """No file may grow larger, which fails where a full disk does."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize(
+    ("file_bytes", "named"), [(500, "tiny-train.tfrecord-0000"), (8_000, "ledger-00000-of-00001.jsonl"), (30_000, "")]
+)
+def test_a_disk_that_fills_up(command: Command, tmp_path: pathlib.Path, file_bytes: int, named: str) -> None:
+    """Amid the shards, the ledger or the report, each larger than those before."""
+    root = make_folders(tmp_path / "in", {"ant": 20, "bee": 20})
+    with full_disk(file_bytes):
+        line = command(input=root, output=tmp_path / "out").refusal
+    assert line.startswith(f"error: cannot write {tmp_path}/out/tiny/1.0.0.incomplete-")
+    assert f"/dataset/{named}" in f"{line.partition(': File')[0]}/"
+    assert line.endswith(": File too large; free space or check permissions")
+    assert list((tmp_path / "out/tiny").iterdir()) == []
+
+
+def test_a_disk_that_fills_up_where_tfds_writes(tmp_path: pathlib.Path) -> None:
+    root = make_folders(tmp_path / "in", {"ant": 2, "bee": 2})
+    with places.prepare(publisher.new_settings(str(root), str(tmp_path / "out"), "a"), overwrite=False) as ready:
+        given = publisher.staged(ready.settings)
+        with full_disk(10), pytest.raises(InputError, match=r"^cannot write .*File too large; free space"):
+            given.publish()
+    assert not (tmp_path / "out/tiny/1.0.0").exists()

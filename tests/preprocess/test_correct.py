@@ -166,6 +166,12 @@ def test_a_removed_image_that_unbalances_shards_is_told_of(
         (["file,label", "ant/1.png,be"], "line 2: 'be' is no class of tiny 1.0.0, nor 'remove': did you mean 'bee'?"),
         (["file,label", ",bee"], "line 2: neither id nor file"),
         (["file,label", "ant/1.png,bee", "ant/1.png,cat"], "line 3: ant/1.png is to be 'cat', and 'bee' in line 2"),
+        (
+            ["file,label", "ant/1.png," + 200_000 * "x"],
+            "line 2: field larger than field limit (131072): is there a quote",
+        ),
+        ([200_000 * "x"], "line 1: field larger than field limit (131072): is there a quote that nothing closes?"),
+        (["file,label,note", 'ant/1.png,bee,"x', "ant/2.png,bee,"], "line 3: unexpected end of data: is there a quote"),
         (["file,label", *(f"cat/{number}.png,bee" for number in range(10))], "leave no image to the class 'cat'"),
     ],
 )
@@ -197,6 +203,15 @@ def test_lines_that_name_no_image_or_several_or_change_nothing(
     there += [dataclasses.replace(ant, input=place, file="both.png", sha256=str(place)) for place in range(2)]
     with pytest.raises(InputError, match=message):
         corrections.resolve(corrections.match(there, given), given, old)
+
+
+def test_corrections_may_lie_in_the_home_folder(
+    first: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corrections.csv").write_text("file,label\nant/1.png,bee\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = corrections.read("~/corrections.csv", manifest.load(str(first)))
+    assert [(line.number, line.label) for line in given.lines] == [(2, "bee")]
 
 
 @pytest.mark.parametrize(
@@ -269,3 +284,40 @@ def test_later_versions_keep_the_corrections(
     again = correct("file,label", f"{ant},ant", correct=second, version="1.0.3")
     assert again.status == 0, again.err
     assert "corrected_from" not in rows(tmp_path / "out/tiny/1.0.3")[ant]
+
+
+def test_repaired_copies_of_corrected_images_become_what_the_correction_said(
+    made: pathlib.Path, first: pathlib.Path, tmp_path: pathlib.Path, command: Command, correct: Callable[..., Outcome]
+) -> None:
+    """A replay treats them as growing does: a copy of a removed image stays out, one of a relabelled image is its copy.
+
+    Only new bytes are added, and nothing that the earlier version has written moves.
+    """
+    root = shutil.copytree(made / "in", tmp_path / "in")
+    names = ("bee/again.png", "cat/again.png", "ant/again.png", "ant/new.png")
+    for name in names:
+        (root / name).write_bytes(b"damaged")
+    flags = {"input": root, "output": tmp_path / "out", **AS_BEFORE}
+    assert command(**flags, version="1.0.0", grow_from=first).status == 0
+    second, third = tmp_path / "out/tiny/1.0.0", tmp_path / "out/tiny/1.0.1"
+    removed, relabelled = in_train(second, "ant")[:2]
+    assert correct("file,label", f"{removed},remove", f"{relabelled},cat", correct=second).status == 0
+    contents = [(root / file).read_bytes() for file in (removed, removed, relabelled)] + [numbered_png(9000)]
+    for name, content in zip(names, contents, strict=True):
+        (root / name).write_bytes(content)
+    said = {}
+    for version, how in (("1.0.2", "replay_quarantine"), ("2.0.0", "grow_from")):
+        done = command(**flags, version=version, **{how: third})
+        assert done.status == 0, done.err
+        now = rows(tmp_path / "out/tiny" / version)
+        said[how] = {name: (now[name]["status"], now[name]["reason"], now[name]["class"]) for name in names}
+        assert {file: row["split"] for file, row in rows(third).items() if row["status"] == "written"} == {
+            file: row["split"] for file, row in now.items() if row["status"] == "written" and file != "ant/new.png"
+        }
+    assert said["replay_quarantine"] == said["grow_from"]
+    assert said["grow_from"] == {
+        "bee/again.png": ("quarantined", "removed", "bee"),
+        "cat/again.png": ("quarantined", "removed", "cat"),
+        "ant/again.png": ("duplicate", "", "cat"),
+        "ant/new.png": ("written", "", "ant"),
+    }

@@ -73,6 +73,16 @@ def test_what_stands_in_a_shard_is_kept_and_the_newcomer_is_the_copy() -> None:
     assert [row.file for row in result["rows"]] == [one.file]
 
 
+def test_a_ledger_that_calls_an_image_written_and_removed() -> None:
+    one, removed = facts(1), Pin(facts(1).sha256, "healthy", "")
+    for pins in ((Pin(one.sha256, "healthy", "train"), removed), (removed, Pin(one.sha256, "healthy", "train"))):
+        assert [row.reason for row in unique(one, pins=pins)["rows"]] == ["removed"]
+        old = copy(one, "healthy/z.jpg", old=True, split="train")  # in a shard that stays as it is
+        result = unique(one, old, pins=pins)
+        assert result["main"] == [old]
+        assert [row.status for row in result["rows"]] == ["duplicate"]
+
+
 def test_copies_in_several_splits_of_the_source_stay_and_are_tied() -> None:
     one = facts(1, split="train")
     result = unique(one, copy(one, "test/1.jpg", split="test"), copy(one, "test/2.jpg", split="test"))

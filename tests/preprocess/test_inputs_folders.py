@@ -237,3 +237,20 @@ def test_folders_in_a_bucket(tmp_path: pathlib.Path) -> None:
     assert list(one.read_many(sources, 100)) == [name.encode() for name in sources]
     (missing,) = one.read_many(["test/ant/no.jpg"], 100)
     assert isinstance(missing, FileNotFoundError)
+
+
+def test_class_folders_that_are_links_elsewhere_are_said_to_be(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "elsewhere", "ant/1.jpg", "bee/1.jpg")
+    root = write(tmp_path / "in", "notes.txt")
+    splits = write(tmp_path / "splits", "train/ant/1.jpg", "test/notes.txt")
+    for folder in (root, splits / "test"):
+        for name in ("ant", "bee"):
+            (folder / name).symlink_to(tmp_path / "elsewhere" / name)
+    cure = "and nothing outside is read: copy the folders in, or give the one that holds them, or a listing"
+    for folder, first, message in (
+        (root, "ant", f"--input={root} holds 1 files but no class folders"),
+        (splits, "test/ant", f"--input={splits} holds split folders, and 'test' has no class folders"),
+    ):
+        with pytest.raises(InputError) as refusal:
+            opened(folder)
+        assert str(refusal.value) == f"{message}, only {first} (a link that leads out of the input) and 1 more, {cure}"

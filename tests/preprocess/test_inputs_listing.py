@@ -122,11 +122,58 @@ def test_bad_rows_are_rejected_with_their_line_and_the_rest_goes_on(tmp_path: pa
         "x.csv:9": "line 9: split 'no split' is not written with lower-case letters, digits and _",
         "x.csv:11": "line 11: no driver reads 'nothing://8.jpg'",
         "x.csv:13": "line 13: no split, which other rows have",
-        "x.csv:14": "line 14: unexpected end of data, up to line 15",
+        "x.csv:14": "line 14: a quote is not closed in its line (unexpected end of data, up to line 15)",
+        "x.csv:15": "line 15: no split, which other rows have",
     }
     classes = {each.source.file: each.source.class_name for each in found if isinstance(each, Rejected)}
     assert (classes["x.csv:3"], classes["x.csv:4"], classes["x.csv:9"]) == ("ant", "", "bee")
     assert {each.reason for each in found if isinstance(each, Rejected)} == {"bad_row"}
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 150, 1 << 20])
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({14: '14.jpg,ant,"leaf'}, "unexpected end of data, up to line 113"),
+        ({14: '"14.jpg,ant,leaf'}, "unexpected end of data, up to line 113"),
+        ({180: '180.jpg,ant,"leaf'}, "unexpected end of data, up to line 201"),
+        ({14: '14.jpg,ant,"leaf', 20: '20.jpg,"ant",leaf'}, "',' expected after '\"', up to line 20"),
+        ({14: '14.jpg,ant,"leaf', 20: '20.jpg,bee",leaf'}, "4 columns, the first line has 3, up to line 20"),
+        ({14: '14.jpg,ant,"leaf', 20: '20.jpg,ant,leaf"'}, "it is closed where a row is, up to line 20"),
+        ({14: '"14.jpg,ant,leaf', 20: '20.jpg",ant,leaf'}, "it is closed where a row is, up to line 20"),
+    ],
+)
+def test_a_stray_quote_costs_its_own_row_and_no_other(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, changed: dict[int, str], why: str, piece_bytes: int
+) -> None:
+    """Also where a piece of the listing ends among the lines that the quote would take in."""
+    monkeypatch.setattr(listing, "_PIECE_BYTES", piece_bytes)
+    lines = {number: f"{number}.jpg,{'ant' if number % 3 else 'bee'},leaf" for number in range(2, 202)} | changed
+    one = opened(tmp_path / "x.csv", "\n".join(["path,label,note", *lines.values()]) + "\n")
+    found = everything(one)
+    assert [each.file.strip('"') for each in found if isinstance(each, Source)] == [
+        f"{number}.jpg" for number in lines if number != min(changed)
+    ]
+    (rejected,) = [each for each in found if isinstance(each, Rejected)]
+    assert rejected.detail.startswith(f"line {min(changed)}: ")
+    if piece_bytes > 1000:
+        assert rejected.detail == f"line {min(changed)}: a quote is not closed in its line ({why})"
+
+
+def test_texts_of_several_lines_are_no_stray_quotes(tmp_path: pathlib.Path) -> None:
+    text = 'path,note,label\n1.jpg,"two, long\n\nlines",ant\n"2\n,.jpg",,bee\n3.jpg,"a\n""b"",\nc",ant\n'
+    found = everything(opened(tmp_path / "x.csv", text))
+    assert found == [Source(0, "1.jpg", "ant"), Source(0, "2\n,.jpg", "bee"), Source(0, "3.jpg", "ant")]
+
+
+def test_quotes_in_every_line_do_not_take_forever(tmp_path: pathlib.Path) -> None:
+    """Each of these lines closes the quote of the one before it and opens another."""
+    text = "path,label\n" + 'x","""\n' * 5_000 + "1.jpg,ant\n2.jpg,bee\n"
+    found = everything(opened(tmp_path / "x.csv", text))
+    assert [each.file for each in found if isinstance(each, Source)] == ["1.jpg", "2.jpg"]
+    rejected = [each for each in found if isinstance(each, Rejected)]
+    assert len(rejected) == 5_000
+    assert rejected[0].detail.endswith("up to line 101)")
 
 
 def test_bad_json_rows_are_rejected_with_their_line(tmp_path: pathlib.Path) -> None:

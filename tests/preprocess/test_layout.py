@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.images import Storing
-from preprocess import layout
+from preprocess import layout, summary
 from preprocess.layout import Count, make_layout, shard_count
 from preprocess.splits import Placed
 from tests.preprocess.images_of import facts
@@ -96,6 +96,18 @@ def test_one_class_left_is_refused_with_the_reasons() -> None:
     assert "only 'ant' is left" in message
     assert "'bee': of 4 files 3 cannot_decode, 1 empty_file" in message
     assert "'cat': no file" in message
+    assert message.endswith("): repair or add images")
+
+
+def test_where_one_class_is_one_group_looking_for_look_alikes_may_be_the_reason() -> None:
+    reasons = {"bee": {"class_too_small": 4}}
+    with pytest.raises(InputError) as caught:
+        make_layout({("train", "ant", False): Count(9, 900, 0)}, ["train"], MIB, 8, {"ant": 9, "bee": 4}, reasons)
+    assert str(caught.value).endswith(
+        "('bee': of 4 files 4 class_too_small): repair or add images, or give --near_duplicates=ignore if look-alikes "
+        "are the reason"
+    )
+    assert "--near_duplicates=ignore" in summary.ADVICE["class_too_small"]
 
 
 def test_a_split_without_images_is_refused() -> None:

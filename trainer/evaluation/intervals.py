@@ -99,7 +99,7 @@ def bootstrap(
 def of_share(hits: npt.NDArray[np.bool_], groups: Sequence[str]) -> Interval:
     """Of an accuracy alone, at `LEVEL`, without resampling.
 
-    With as many draws as one likes, the bootstrap's variance of a mean is the sum of the squared errors of what it draws.
+    The bootstrap's variance of a mean comes to the sum of the squared errors of what it draws.
 
     Args:
       hits: [n], n at least 1.
