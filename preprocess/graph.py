@@ -165,8 +165,13 @@ def build(pipeline: beam.Pipeline, job: Job, plan_file: str | None = None) -> No
     )
     mixed_buckets = mixed | "MixedBuckets" >> beam.FlatMap(splits.count_buckets, settings.seed, AsDict(by_class))
     lines = (buckets, mixed_buckets) | "AllBuckets" >> beam.Flatten() | "CountBuckets" >> beam.CombinePerKey(_sum_pairs)
+    sizes = (
+        alone_or_grouped
+        | "SizesOfGroups" >> beam.FlatMap(splits.group_sizes, settings.seed, AsDict(by_class))
+        | "Few" >> beam.CombinePerKey(splits.few)
+    )
     plans = once | "PlanSplits" >> beam.Map(
-        lambda _, counts: splits.plan(counts, settings.splits, fresh=fresh), AsDict(lines)
+        lambda _, counts, sizes: splits.plan(counts, settings.splits, sizes, fresh=fresh), AsDict(lines), AsDict(sizes)
     )
     placed = (
         (alone_or_grouped, mixed)

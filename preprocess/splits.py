@@ -8,6 +8,7 @@ then, each by any worker: no machine holds a class.
 
 from __future__ import annotations
 
+import bisect
 import collections
 import dataclasses
 import hashlib
@@ -21,6 +22,10 @@ from preprocess.inspection import Facts
 
 # (class, split that its images already have or "", index on the line)
 Bucket = tuple[str, str, int]
+# (place on the line, images) of a group that is to be placed
+Size = tuple[bytes, int]
+# Of a class with several buckets. Where there are more, no split's length lies within one of them, or hardly ever.
+_FEW_GROUPS = 1000
 # The index of images that stand in shards already: they count, and are not placed again.
 _OLD = -1
 
@@ -93,6 +98,24 @@ def count_buckets(
         yield where, (len(images), len({facts.group_id for facts in images}))
 
 
+def group_sizes(batch: Sequence[Facts], seed: int, seen: Mapping[str, int]) -> Iterator[tuple[str, Sequence[Size]]]:
+    """The groups that are to be placed, by class, of classes with several buckets; all of a group in one batch."""
+    images = collections.Counter(
+        (facts.class_name, facts.group_id)
+        for facts in batch
+        if not facts.old and not facts.split and partitions.count(seen[facts.class_name]) > 1
+    )
+    by_class: dict[str, list[Size]] = collections.defaultdict(list)
+    for (class_name, group_id), count in images.items():
+        by_class[class_name].append((order_key(seed, group_id), count))
+    yield from by_class.items()
+
+
+def few(parts: Iterable[Sequence[Size]]) -> list[Size]:
+    """All of them, or too many to matter."""
+    return list(itertools.islice(itertools.chain.from_iterable(parts), _FEW_GROUPS + 1))
+
+
 def spread(batch: Sequence[Facts], seed: int, seen: Mapping[str, int]) -> Iterator[tuple[Bucket, Sequence[Facts]]]:
     """The same images by bucket, without those that stand in shards already."""
     new = [facts for facts in batch if not facts.old]
@@ -111,16 +134,26 @@ def pin(groups: Iterable[Sequence[Facts]], splits: Iterable[str]) -> list[Facts]
 
 
 def plan(
-    counts: Mapping[Bucket, tuple[int, int]], fractions: Mapping[str, Fraction], fresh: bool = True
+    counts: Mapping[Bucket, tuple[int, int]],
+    fractions: Mapping[str, Fraction],
+    sizes: Mapping[str, Sequence[Size]],
+    fresh: bool = True,
 ) -> dict[str, ClassPlan]:
-    """`counts` maps a bucket to (images, groups). Without `fractions` every image has its split already.
+    """Where each class's splits begin and end.
 
-    `fresh` is False where an earlier version has decided which classes are large enough.
+    Args:
+      counts: a bucket to (images, groups).
+      fractions: of the splits; without any every image has its split already.
+      sizes: by class, see `few` and `group_sizes`.
+      fresh: False where an earlier version has decided which classes are large enough.
     """
     by_class: dict[str, dict[tuple[str, int], tuple[int, int]]] = collections.defaultdict(dict)
     for (class_name, split, index), pair in counts.items():
         by_class[class_name][split, index] = pair
-    return {name: _plan_class(buckets, fractions, fresh) for name, buckets in sorted(by_class.items())}
+    return {
+        name: _plan_class(buckets, fractions, sorted(sizes.get(name, ())), fresh)
+        for name, buckets in sorted(by_class.items())
+    }
 
 
 def place(
@@ -212,7 +245,10 @@ def _largest_remainder(total: int, fractions: Mapping[str, Fraction]) -> dict[st
 
 
 def _plan_class(
-    buckets: Mapping[tuple[str, int], tuple[int, int]], fractions: Mapping[str, Fraction], fresh: bool
+    buckets: Mapping[tuple[str, int], tuple[int, int]],
+    fractions: Mapping[str, Fraction],
+    line: Sequence[Size],
+    fresh: bool,
 ) -> ClassPlan:
     starts = {}
     images: collections.Counter[str] = collections.Counter()
@@ -226,7 +262,34 @@ def _plan_class(
     total = sum(images.values())
     too_small = groups < len(fractions) and (fresh or not pinned)
     free = quotas(total, pinned, fractions) if images[""] and not too_small else {}
+    if free and 0 < len(line) <= _FEW_GROUPS:
+        free = with_a_group_each(free, [count for _, count in line], pinned.keys())
     return ClassPlan(total, groups, too_small, free, frozenset(pinned), starts)
+
+
+def with_a_group_each(quotas: Mapping[str, int], sizes: Sequence[int], filled: Set[str]) -> dict[str, int]:
+    """Moves the ends of splits as little as lets a group begin in each that has nothing yet, where there are as many.
+
+    Large groups can cover the whole length of a split; without an image there nothing could be measured. What
+    `_fill_empty` does for a class that lies in one bucket.
+
+    Args:
+      quotas: split -> images, in the order of the line.
+      sizes: images of each group, in the same order.
+      filled: splits that have images already.
+    """
+    begins = [0, *itertools.accumulate(sizes)]
+    natural = [bisect.bisect_left(begins, end, hi=len(sizes)) for end in itertools.accumulate(quotas.values())]
+    wanting = [name not in filled for name in quotas]
+    ends: list[int] = []  # the groups before each split's end
+    for place, end in enumerate(natural):
+        taken = ends[-1] if ends else 0
+        least, most = taken + wanting[place], len(sizes) - sum(wanting[place + 1 :])
+        ends.append(max(taken, min(max(end, least), most)))
+    if ends == natural:
+        return dict(quotas)
+    images = [begins[end] for end in ends]
+    return {name: end - begin for name, begin, end in zip(quotas, [0, *images], images, strict=False)}
 
 
 def _deal(ordered: Sequence[Sequence[Facts]], start: int, plan: ClassPlan) -> dict[str, list[Placed]]:

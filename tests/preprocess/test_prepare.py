@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline import manifest
-from preprocess import progress
+from preprocess import partitions, progress
 from tests.preprocess.folders import Outcome, contents, make_folders
 
 COUNTS = {"ant": 13, "bee": 10, "cat": 11}
@@ -166,6 +166,22 @@ def test_settings_shape_the_content(
     assert len(loaded.splits["test"].shards) == 2 * -(-source_bytes // 800)
     assert loaded.splits["test"].examples == 34
     assert loaded.fingerprint != manifest.load(str(dataset)).fingerprint
+
+
+def test_few_large_groups_leave_no_split_without_a_class(
+    tmp_path: pathlib.Path, command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five films of a class, whose files lie in several partitions: its share of test lies within one film."""
+    monkeypatch.setattr(partitions, "IMAGES_PER_PARTITION", 20)
+    root = make_folders(tmp_path / "in", {"ant": 50, "bee": 50})
+    for path in list(root.rglob("*.png")):
+        path.rename(path.with_name(f"film{int(path.stem) % 5}_{path.name}"))
+    for seed in range(3):
+        given = {"input": root, "output": tmp_path / "out", "version": f"1.0.{seed}", "seed": seed}
+        assert command(**given, group_by="([a-z]+/film[0-9])_", near_duplicates="ignore").status == 0
+        by_class = manifest.load(str(tmp_path / f"out/tiny/1.0.{seed}")).statistics["examples_by_class"]
+        assert sorted(by_class["train"].values()) == [30, 30]
+        assert all(by_class[split] == {"ant": 10, "bee": 10} for split in ("validation", "test"))
 
 
 def test_pixels_are_counted_as_they_are_stored(

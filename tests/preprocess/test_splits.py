@@ -50,13 +50,16 @@ def place(
         batches[one.group_id].append(one)
     counts: dict[splits.Bucket, tuple[int, int]] = {}
     buckets = collections.defaultdict(list)
+    sizes = collections.defaultdict(list)
     for batch in batches.values():
+        for class_name, some_sizes in splits.group_sizes(batch, seed, seen):
+            sizes[class_name].append(some_sizes)
         for where, (size, groups) in splits.count_buckets(batch, seed, seen):
             before = counts.get(where, (0, 0))
             counts[where] = before[0] + size, before[1] + groups
         for where, some in splits.spread(batch, seed, seen):
             buckets[where].append(some)
-    plans = splits.plan(counts, fractions)
+    plans = splits.plan(counts, fractions, {name: splits.few(parts) for name, parts in sizes.items()})
     placed: list[Placed] = []
     rows: list[Row] = []
     for where, some_batches in buckets.items():
@@ -161,12 +164,10 @@ def test_groups_stay_whole_and_splits_within_one_group_of_their_share(
     assert all(one.facts.split == split_of[one.facts.group_id] for one in placed)
     counts = collections.Counter(one.facts.split for one in placed)
     wanted = exact_counts(len(images), fractions)
-    if all(counts[name] for name in fractions) or buckets > 1:
-        moved = min(wanted.values()) < max(sizes)  # then a split may have been filled at the cost of another
-        slack = 1 if not moved else len(fractions)
-        assert all(abs(counts[name] - wanted[name]) < slack * max(sizes) for name in fractions)
-    if buckets == 1:
-        assert all(counts[name] for name in fractions)
+    assert all(counts[name] for name in fractions)
+    moved = min(wanted.values()) < max(sizes)  # then a split may have been filled at the cost of another
+    slack = 1 if not moved else len(fractions)
+    assert all(abs(counts[name] - wanted[name]) < slack * max(sizes) for name in fractions)
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=80), st.sampled_from([1, 5]))
@@ -190,10 +191,31 @@ def test_many_buckets_deal_like_one() -> None:
     assert sizes_of(one) == {"train": 1600, "validation": 200, "test": 200}
 
 
-def test_a_large_group_leaves_no_split_empty() -> None:
+@pytest.mark.parametrize("buckets", [1, 7])
+def test_a_large_group_leaves_no_split_empty(buckets: int) -> None:
+    seen = {"healthy": buckets * partitions.IMAGES_PER_PARTITION}
     for large_first in range(20):  # wherever the large one falls on the line
-        placed, _ = place(grouped([100, 1, 1], first=1000 * large_first))
+        placed, _ = place(grouped([100, 1, 1], first=1000 * large_first), seen=seen)
         assert sorted(sizes_of(placed).values()) == [1, 1, 100]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "filled", "expected"),
+    [
+        ([1] * 10, (), (8, 1, 1)),
+        ([2, 2, 2, 2, 2], (), (6, 2, 2)),  # the last one begins with image 8, of which test would get nothing
+        ([8, 1, 1], (), (8, 1, 1)),
+        ([1, 1, 8], (), (1, 1, 8)),
+        ([5], ("train",), (0, 0, 5)),  # fewer groups than splits without any
+        ([5, 5], ("train",), (0, 5, 5)),
+        ([2, 2, 2, 2, 2], ("validation", "test"), (8, 1, 1)),
+    ],
+)
+def test_ends_of_splits_move_to_where_groups_begin(
+    sizes: list[int], filled: tuple[str, ...], expected: tuple[int, ...]
+) -> None:
+    quotas = {"train": 8, "validation": 1, "test": 1}
+    assert tuple(splits.with_a_group_each(quotas, sizes, set(filled)).values()) == expected
 
 
 def test_growing_moves_nothing_and_restores_the_shares() -> None:
