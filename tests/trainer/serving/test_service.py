@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import InputError
 from trainer.serving import limits, measures, model, service
+
+
+@pytest.mark.parametrize("value", [{"max_request_bytes": 300 << 20}, {"max_instances": 200}, {"max_pixels": 0}])
+def test_limits_that_would_refuse_everything_are_refused(value: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=next(iter(value))):
+        limits.Limits(**value)
 
 
 def test_a_second_model_has_had_its_place_beside_the_first_before_it_is_ready(
