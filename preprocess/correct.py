@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +39,7 @@ from preprocess.job import Job
 from preprocess.ledger import Row
 from preprocess.samples import QUARANTINED
 from preprocess.settings import Settings
+from preprocess.shards import stored_pixels
 
 _ALL_MIB = 2**20  # a window that is no reason for fewer streams
 
@@ -92,7 +92,7 @@ def build(pipeline: beam.Pipeline, job: Job, given: Corrections, plan_file: str 
     pixels = (
         described
         | "StoredPixels"
-        >> beam.FlatMap(lambda batch: [_stored_pixels(split, facts, storing) for split, facts in batch])
+        >> beam.FlatMap(lambda batch: [(split, stored_pixels(facts, storing)) for split, facts in batch])
         | "AllPixels" >> beam.CombinePerKey(sum)
     )
     fractions = growth.fractions(old)
@@ -198,10 +198,6 @@ def _touched(pairs: Iterable[tuple[Row, Row]]) -> Iterator[str]:
 
 def _describe(rows: Iterable[Row]) -> list[tuple[str, Facts]]:
     return [(row.split, growth.old_facts(row)) for row in rows if row.status == "written"]
-
-
-def _stored_pixels(split: str, facts: Facts, storing: images.Storing) -> tuple[str, int]:
-    return split, math.prod(storing.size_of((facts.width, facts.height)))
 
 
 def _plan(old: Manifest, resolved: Resolved, touched: Iterable[str], counts: Mapping[tuple[str, str], int]) -> Plan:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import storage
-from pipeline.errors import InputError
+from pipeline.errors import InputError, cannot_write
 from preprocess import partitions
 
 # About 15 MB, which any tool opens; one worker sorts a part in memory, where a row takes about 1 KB.
@@ -128,7 +128,7 @@ def write_part(
     except (ConnectionError, FileNotFoundError):
         raise
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; free space or check permissions") from error
+        raise cannot_write(path, error) from error
     return name, tally(ordered)
 
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 
 from pipeline import manifest, storage
-from pipeline.errors import InputError
+from pipeline.errors import cannot_write
 from pipeline.manifest import Manifest
 from preprocess import commit
 from preprocess.job import Job
@@ -41,7 +41,7 @@ def publish(job: Job, result: Manifest, parts: Sequence[str], page: str) -> None
         raise
     except OSError as error:  # by its own name where it has one: TFDS writes into the machine's temporary folder
         path = error.filename or settings.staging
-        raise InputError(f"cannot write {path}: {error.strerror or error}; free space or check permissions") from error
+        raise cannot_write(path, error) from error
     else:
         commit.publish(settings, result.fingerprint, [*shards, *_METADATA, _REPORT, *parts])
 

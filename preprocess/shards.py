@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, cast
 
 from pipeline import images, manifest, records, storage
-from pipeline.errors import InputError
+from pipeline.errors import InputError, cannot_write
 from preprocess import progress
 from preprocess.inputs import Input
 from preprocess.inspection import Facts, read_all
@@ -69,7 +69,7 @@ def write_shard(
             split,
             index,
             shard,
-            sum(math.prod(settings.storing.size_of((facts.width, facts.height))) for facts in ordered),
+            sum(stored_pixels(facts, settings.storing) for facts in ordered),
             dict(collections.Counter(facts.class_name for facts in ordered)),
         ),
     )
@@ -80,6 +80,11 @@ def write_shard(
             for facts in ordered
         ],
     )
+
+
+def stored_pixels(facts: Facts, storing: images.Storing) -> int:
+    """Width times height of what is stored of an image."""
+    return math.prod(storing.size_of((facts.width, facts.height)))
 
 
 def _records(
@@ -112,7 +117,7 @@ def write(name: str, stored: Iterable[bytes], settings: Settings) -> manifest.Sh
                 stream.write(frame.getbuffer())
                 examples += 1
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; free space or check permissions") from error
+        raise cannot_write(path, error) from error
     return manifest.Shard(name, examples, size, digest.hexdigest())
 
 
