@@ -30,8 +30,7 @@ def read(path: str, overrides: Sequence[str] = ()) -> schema.Config:
     if not os.path.isfile(path):
         known = sorted(name for name in glob.glob("configs/[!_]*_*.py"))
         raise schema.ConfigError(f"--config={path}: no such file{_nearest(path, known)}")
-    last = {override.partition("=")[0]: override for override in overrides}
-    overrides = [override for override in overrides if override is last[override.partition("=")[0]]]
+    overrides = list({override.partition("=")[0]: override for override in overrides}.values())
     plain = _parse(path, [])
     cleared = [override for override in overrides if _resolve(override, plain) and override.endswith("=None")]
     config = _parse(path, [override for override in overrides if override not in cleared])
